@@ -1,0 +1,73 @@
+# The only command surface; CI calls these targets too. `make` lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+BOOTSTRAP ?= localhost:9092
+PARTITIONS ?= 2
+ARGS ?=
+
+# Everything here speaks to this machine only; window times never depend on the machine's zone.
+export SPARK_LOCAL_IP ?= 127.0.0.1
+
+.PHONY: help install demo kafka topics generate load run watch test lint format bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Start
+install: $(INSTALLED) ## make .venv/ with Spark, the Kafka connector, Delta, and an embedded Kafka
+
+$(INSTALLED): pyproject.toml conf/packages.txt conf/ivysettings.xml tools/install_spark.py
+	@tools/check_machine.sh $(PYTHON)
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "install: Python packages (PySpark is large: a minute or two the first time)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PY) tools/install_spark.py
+	@touch $@
+
+demo: $(INSTALLED) ## all in one: embedded Kafka, generated events, the job, its counts beside the exact ones
+	@$(PY) tools/run_demo.py $(ARGS)
+
+##@ The parts (BOOTSTRAP=localhost:9092, ARGS="more flags")
+kafka: $(INSTALLED) ## run an embedded Kafka on port 9092 until Ctrl-C (ARGS="--port 9093 --data DIR")
+	@$(PY) tools/kafka_broker.py run $(ARGS)
+
+topics: $(INSTALLED) ## create the topics in and out (PARTITIONS=2)
+	@$(PY) tools/kafka_broker.py topics --bootstrap-servers $(BOOTSTRAP) in:$(PARTITIONS) out $(ARGS)
+
+generate: $(INSTALLED) ## write events to FILE=stream.jsonl.gz and the exact counts to exact.jsonl
+	@$(PY) tools/generate_events.py --output $(or $(FILE),stream.jsonl.gz) --exact exact.jsonl $(ARGS)
+
+load: $(INSTALLED) ## load FILE=stream.jsonl.gz into the topic in
+	@$(PY) tools/load_events.py $(or $(FILE),stream.jsonl.gz) --bootstrap-servers $(BOOTSTRAP) $(ARGS)
+
+run: $(INSTALLED) ## spark-submit the job until Ctrl-C (ARGS="--output-mode update")
+	@exec $(VENV)/bin/spark-submit jobs/unique_users.py --bootstrap-servers $(BOOTSTRAP) $(ARGS)
+
+watch: $(INSTALLED) ## show the results as they come (ARGS="--exact exact.jsonl")
+	@$(PY) tools/show_counts.py --bootstrap-servers $(BOOTSTRAP) --follow $(ARGS)
+
+##@ Work on it
+test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late")
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff and mypy, as CI runs them
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(INSTALLED) ## let ruff format and fix
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
+	@$(PY) benchmarks/throughput.py $(ARGS)
+
+clean: ## remove .venv/, the downloads in .cache/, and what tests and tools left
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache jobs/*.egg-info checkpoint
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,302 @@
+"""A real Kafka on this machine without Docker: one KRaft node, started as a Java process on 127.0.0.1.
+
+    python tools/kafka_broker.py run --port 9092 --topic in:2 --topic out
+    python tools/kafka_broker.py topics --bootstrap-servers localhost:9092 in:2 out
+
+`make install` puts its jars in place. For tests and benchmarks it is a context manager:
+
+    with KafkaBroker() as broker:
+        broker.create_topic("in", partitions=2)
+        print(broker.bootstrap_servers)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+CACHE = Path(os.environ.get("UNIQUE_USERS_CACHE", Path(__file__).resolve().parent.parent / ".cache"))
+BROKER_PACKAGE = "org.apache.kafka:kafka_2.13:4.1.1"
+# Kafka logs through slf4j and its jar brings no backend: without one a broker that can't start says nothing.
+LOGGER_PACKAGE = "org.slf4j:slf4j-simple:1.7.36"
+BROKER_JARS = CACHE / "kafka"
+
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 20.0
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+# Events and results carry times of the past as record timestamps: with Kafka's 7 days of retention they would vanish.
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={data}
+log.retention.ms=-1
+message.max.bytes={max_bytes}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+"""
+
+
+class BrokerError(Exception):
+    """The broker can't be started or did not become ready; the message is one line."""
+
+
+def find_free_port() -> int:
+    """A TCP port on 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def create_topics(bootstrap_servers: str, topics: dict[str, int], config: dict[str, str] | None = None) -> list[str]:
+    """Creates the topics (name -> number of partitions) that are missing; returns the names of the new ones.
+
+    `config` are Kafka topic settings such as `cleanup.policy`. Raises BrokerError when the broker can't be reached
+    or refuses.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    new = [
+        NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {})
+        for name, partitions in topics.items()
+    ]
+    created = []
+    for name, done in admin.create_topics(new, request_timeout=10).items():
+        try:
+            done.result()
+            created.append(name)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise BrokerError(f"topic {name} on {bootstrap_servers}: {reason.str()}") from error
+    return created
+
+
+class KafkaBroker:
+    """One Kafka node, broker and controller; a context manager that starts it and stops it.
+
+    `port` 0 takes a free one; `data` None takes a temporary folder that is removed at the end. `stop()`, `kill()` and
+    `start()` may follow one another: port and data stay.
+    """
+
+    def __init__(self, port: int = 0, data: Path | None = None) -> None:
+        """Chooses ports and folder; nothing is started yet."""
+        self.port = port or find_free_port()
+        self._controller_port = find_free_port()
+        self._temporary = data is None
+        self._folder = data or Path(tempfile.mkdtemp(prefix="kafka-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What clients connect to, `host:port`."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker; raises BrokerError when it does not run."""
+        if self._process is None:
+            raise BrokerError("the broker is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Starts the broker and returns when it answers; raises BrokerError when it does not."""
+        if not BROKER_JARS.is_dir():
+            raise BrokerError(f"no Kafka in {BROKER_JARS}: run make install")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        settings = self._folder / "server.properties"
+        settings.write_text(
+            PROPERTIES.format(
+                port=self.port,
+                controller_port=self._controller_port,
+                data=self._folder / "log",
+                max_bytes=MAX_MESSAGE_BYTES,
+            )
+        )
+        if not (self._folder / "log" / "meta.properties").exists():
+            self._format(settings)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._java("-Xmx1g"), "kafka.Kafka", str(settings)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the job first; the broker is stopped after it
+            )
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Stops the broker in an orderly way; does nothing when it does not run."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kills the broker as a crash would (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
+        """Creates a topic unless it is there."""
+        create_topics(self.bootstrap_servers, {name: partitions}, config)
+
+    def __enter__(self) -> KafkaBroker:
+        """Starts the broker."""
+        try:
+            self.start()
+        except BaseException:
+            self._clean()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the broker and removes its temporary folder."""
+        self._clean()
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "broker.log"
+
+    def _java(self, *options: str) -> list[str]:
+        classes = os.pathsep.join(str(jar) for jar in sorted(BROKER_JARS.glob("*.jar")))
+        logging = [
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+        ]
+        return ["java", *options, *logging, "-cp", classes]
+
+    def _format(self, settings: Path) -> None:
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).strip().splitlines() or ["nothing said"]
+            raise BrokerError(f"Kafka could not format {self._folder}: {said[-1]}")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        while True:
+            process = self._process
+            if process is None or process.poll() is not None:
+                raise BrokerError(f"Kafka ended while starting; its log: {self._last_words()}")
+            try:
+                if admin.list_topics(timeout=1).brokers:
+                    return
+            except KafkaException:
+                pass
+            if time.monotonic() > deadline:
+                self.kill()
+                raise BrokerError(f"Kafka did not answer on {self.bootstrap_servers} in {START_TIMEOUT_SECONDS:.0f} s")
+
+    def _last_words(self) -> str:
+        lines = [line for line in self._log.read_text(errors="replace").splitlines() if " ERROR " in line]
+        return lines[-1] if lines else "empty"
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _clean(self) -> None:
+        self.stop()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def parse_topic(text: str) -> tuple[str, int]:
+    """Turns `name` or `name:partitions` into a pair; raises argparse.ArgumentTypeError on anything else."""
+    name, _, partitions = text.partition(":")
+    if not name or (partitions and not partitions.isdecimal()) or partitions == "0":
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME or NAME:PARTITIONS, such as in:2")
+    return name, int(partitions or 1)
+
+
+def run_in_foreground(port: int, data: Path | None, topics: dict[str, int]) -> None:
+    """Runs a broker until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise BrokerError(f"port {port} is taken: stop what listens there, or choose --port") from error
+    print("kafka: starting", flush=True)
+    with KafkaBroker(port, data) as broker:
+        if topics:
+            create_topics(broker.bootstrap_servers, topics)
+        print(
+            f"kafka: ready on {broker.bootstrap_servers}, topics {topics or 'none'}; Ctrl-C stops it",
+            flush=True,
+        )
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("kafka: stopping", flush=True)
+
+
+def main() -> None:
+    """Command line: `run` a broker in the foreground, or create `topics` on any broker."""
+    parser = argparse.ArgumentParser(description="A real Kafka broker on this machine, without Docker.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a broker in the foreground until Ctrl-C")
+    run.add_argument("--port", type=int, default=9092, help="port on 127.0.0.1 (default: 9092)")
+    run.add_argument(
+        "--data", type=Path, help="folder to keep topics in (default: a temporary one, removed at the end)"
+    )
+    run.add_argument(
+        "--topic",
+        type=parse_topic,
+        action="append",
+        default=[],
+        metavar="NAME[:PARTITIONS]",
+        help="create this topic",
+    )
+    topics = commands.add_parser("topics", help="create topics on a running broker, unless they are there")
+    topics.add_argument("--bootstrap-servers", default="localhost:9092", help="(default: localhost:9092)")
+    topics.add_argument("topic", type=parse_topic, nargs="+", metavar="NAME[:PARTITIONS]", help="topics to create")
+    args = parser.parse_args()
+    try:
+        if args.command == "run":
+            run_in_foreground(args.port, args.data, dict(args.topic))
+        else:
+            created = create_topics(args.bootstrap_servers, dict(args.topic))
+            print(f"kafka: created {', '.join(created) or 'nothing: all topics are there'}")
+    except (BrokerError, KafkaException) as error:
+        sys.exit(f"kafka_broker: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
