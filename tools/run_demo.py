@@ -1,0 +1,83 @@
+"""The job from end to end on this machine: `make demo`.
+
+Starts an embedded Kafka, loads generated events, runs `spark-submit jobs/unique_users.py` on them, and shows its
+counts beside the exact ones. Ends with status 0 only when every finished minute is there and within the stated bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generate_events import ExactCounts, Settings, generate_events
+from kafka_broker import BrokerError, KafkaBroker
+from load_events import LoadError, load_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
+
+
+def say(text: str) -> None:
+    """A line of what happens now."""
+    print(f"demo: {text}", flush=True)
+
+
+def run_demo(events: int) -> int:
+    """Runs the demo; returns the exit status."""
+    # 500 events a second of event time: 200,000 events are six full minutes and a part of a seventh.
+    settings = Settings(events=events, rate=500, malformed=0.001)
+    counts = ExactCounts()
+    with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="unique-users-") as folder:
+        servers = broker.bootstrap_servers
+        say(f"an embedded Kafka runs on {servers}")
+        broker.create_topic("in", partitions=2)
+        broker.create_topic("out")
+
+        def lines() -> Iterator[bytes]:
+            for event in generate_events(settings):
+                counts.add(event)
+                yield event.line
+
+        say(f"loading {events:,} generated events of 2 kB into topic in")
+        load_lines(lines(), servers, "in", progress=True)
+        exact = Path(folder) / "exact.jsonl"
+        exact.write_text("".join(json.dumps(row) + "\n" for row in counts.rows()))
+
+        job = [str(SPARK_SUBMIT), "jobs/unique_users.py", "--bootstrap-servers", servers]
+        job += ["--trigger", "available-now", "--max-offsets-per-trigger", "50000"]
+        say("spark-submit " + " ".join(job[1:]))
+        done = subprocess.run([*job, "--checkpoint-location", f"{folder}/checkpoint"], cwd=ROOT, check=False)
+        if done.returncode != 0:
+            say(f"the job ended with status {done.returncode}")
+            return 1
+        say("topic out, beside the exact counts (the last minute is still open: no event has passed its end):")
+        show = [sys.executable, str(ROOT / "tools" / "show_counts.py"), "--bootstrap-servers", servers]
+        return subprocess.run([*show, "--exact", str(exact)], check=False).returncode
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Run the job on an embedded Kafka and check its counts.")
+    parser.add_argument("--events", type=int, default=200_000, help="how many to load (default: %(default)s)")
+    args = parser.parse_args()
+    if args.events < 1:
+        parser.error("argument --events: give a number from 1")
+    try:
+        status = run_demo(args.events)
+    except (BrokerError, LoadError, OSError) as error:
+        sys.exit(f"demo: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
