@@ -1,0 +1,155 @@
+"""The two edges: Kafka source and Kafka sink, with the client properties both use."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from uniques.lifecycle import JobError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+# Measured on 2 kB events: Kafka's defaults (1 MiB a partition, 500 records a poll) leave the reader waiting; Spark
+# also shrinks the receive buffer to 64 KiB unless it is set.
+FETCH_PROPERTIES = {
+    "max.partition.fetch.bytes": "16777216",
+    "fetch.max.bytes": "67108864",
+    "max.poll.records": "5000",
+    "receive.buffer.bytes": "1048576",
+}
+# Results are few and small; what counts is that none is lost.
+PRODUCER_PROPERTIES = {"acks": "all", "compression.type": "lz4"}
+
+# Spark sets these itself and refuses to start when they are given.
+RESERVED_PROPERTIES = {
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "interceptor.classes",
+    "key.deserializer",
+    "key.serializer",
+    "value.deserializer",
+    "value.serializer",
+}
+
+CHECK_TIMEOUT_MS = "10000"
+
+
+@dataclass(frozen=True)
+class KafkaCluster:
+    """Where Kafka is and how to speak to it: `bootstrap_servers` and Kafka client `properties` (TLS, SASL, tuning)."""
+
+    bootstrap_servers: str
+    properties: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def options(self, defaults: dict[str, str]) -> dict[str, str]:
+        """Options for Spark's Kafka source and sink; `properties` win over `defaults`."""
+        merged = {**defaults, **self.properties, "bootstrap.servers": self.bootstrap_servers}
+        return {f"kafka.{name}": value for name, value in merged.items()}
+
+
+def parse_client_properties(text: str) -> dict[str, str]:
+    """Reads Kafka client properties in Java's format: `name=value`, `#` comments, `\\` at a line's end continues it.
+
+    Raises ValueError, one line, for a line that is no property and for properties that Spark keeps to itself.
+    """
+    properties = {}
+    for line in re.sub(r"\\\r?\n[ \t]*", "", text).splitlines():
+        stripped = line.strip()
+        if not stripped or stripped[0] in "#!":
+            continue
+        name, separator, value = (part.strip() for part in stripped.partition("="))
+        if not separator or not name:
+            # Not the line itself: it may hold a password.
+            raise ValueError("every line must be name=value, a # comment or empty")
+        if name in RESERVED_PROPERTIES:
+            raise ValueError(f"{name} is set by Spark and can't be changed")
+        properties[name] = value
+    return properties
+
+
+def read_client_properties(path: Path) -> dict[str, str]:
+    """`parse_client_properties` of a file; raises ValueError, one line, also when it can't be read."""
+    try:
+        return parse_client_properties(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"can't be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
+    """Makes sure, before anything starts, that the cluster answers and has the topic.
+
+    Raises JobError with the reason in one line. Uses Spark's own Kafka source, so that what is checked is what will
+    be used, and no other client is needed on the driver.
+    """
+    timeouts = {"default.api.timeout.ms": CHECK_TIMEOUT_MS, "request.timeout.ms": CHECK_TIMEOUT_MS}
+    # Asking for a topic must not make a broker create it.
+    options = cluster.options({**timeouts, "allow.auto.create.topics": "false"})
+    probe = (
+        spark.read.format("kafka")
+        .options(**options)
+        .option("subscribe", topic)
+        .option("fetchOffset.numRetries", "1")
+        # An empty range: offsets are asked for, no record is read.
+        .option("startingTimestamp", str(2**62))
+        .option("startingOffsetsByTimestampStrategy", "latest")
+        .load()
+    )
+    try:
+        probe.isEmpty()
+    except (PySparkException, Py4JError) as error:
+        raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
+
+
+def explain_kafka_error(message: str, cluster: KafkaCluster, topic: str) -> str:
+    """One line for a person out of what Spark and the Kafka client said."""
+    where = f"Kafka at {cluster.bootstrap_servers}"
+    known = {
+        "UnknownTopicOrPartitionException": f"topic {topic!r} does not exist on {where}: create it first",
+        "No resolvable bootstrap urls": f"{where} can't be found: check --bootstrap-servers",
+        "SaslAuthenticationException": f"{where} refused the login: check the credentials in --kafka-config",
+        "SslAuthenticationException": f"{where}: the TLS handshake failed; check the trust and key store in "
+        "--kafka-config",
+        "TopicAuthorizationException": f"{where}: not allowed to use topic {topic!r}; check its ACLs",
+        "TimeoutException": f"{where} did not answer in {int(CHECK_TIMEOUT_MS) // 1000} s: is it running, and do "
+        "--bootstrap-servers and the security settings match?",
+    }
+    for sign, explanation in known.items():
+        if sign in message:
+            return explanation
+    return f"{where}, topic {topic!r}: {message.splitlines()[0]}"
+
+
+def read_topic(
+    spark: SparkSession,
+    cluster: KafkaCluster,
+    topic: str,
+    starting_offsets: str,
+    max_offsets_per_trigger: int,
+) -> DataFrame:
+    """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
+
+    `starting_offsets` (`earliest`, `latest`) matters only for a new checkpoint; a batch holds at most
+    `max_offsets_per_trigger` records. Retention that removed unread records ends the query rather than skip them.
+    """
+    return (
+        spark.readStream.format("kafka")
+        .options(**cluster.options(FETCH_PROPERTIES))
+        .option("subscribe", topic)
+        .option("startingOffsets", starting_offsets)
+        .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
+        .option("failOnDataLoss", "true")
+        .load()
+    )
+
+
+def write_topic(records: DataFrame, cluster: KafkaCluster, topic: str) -> DataStreamWriter:
+    """A writer, not yet started, of `key`, `value` records to a topic: at least once, acknowledged by all replicas."""
+    return records.writeStream.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES)).option("topic", topic)

@@ -1,0 +1,184 @@
+"""How a job starts, is stopped and ends: session, signals, exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import SparkSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql.streaming.query import StreamingQuery
+
+log = logging.getLogger("uniques")
+
+EXIT_FAILED = 1  # starting again may help: a broker is away, a query died
+EXIT_USAGE = 2  # starting again will not help: a flag, a checkpoint, a file is wrong
+
+BATCH_GRACE_SECONDS = 10.0
+POLL_SECONDS = 0.2
+
+
+class JobError(Exception):
+    """The job can't start or go on; the message is one line for a person."""
+
+    status = EXIT_FAILED
+
+
+class UsageError(JobError):
+    """A setting is wrong; starting again with the same settings will not help."""
+
+    status = EXIT_USAGE
+
+
+def gateway_of(spark: SparkSession) -> Any | None:
+    """The py4j gateway to the JVM that Python drives, or None under Spark Connect, where there is none."""
+    return getattr(getattr(spark, "_sc", None), "_gateway", None)
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines on the stderr of whoever started the job; stdout stays free for results.
+
+    spark-submit joins Python's stderr to its own stdout, so under it the lines go out through the JVM.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Writes to Python's stderr until `attach` is called."""
+        super().__init__()
+        formatter = logging.Formatter(f"%(asctime)s {name}: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        formatter.converter = time.gmtime
+        self.setFormatter(formatter)
+        self._stderr: Any = None
+
+    def attach(self, spark: SparkSession) -> None:
+        """Switches to the stderr of spark-submit when that is what started Python."""
+        gateway = gateway_of(spark)
+        if gateway is not None and "PYSPARK_GATEWAY_PORT" in os.environ:
+            self._stderr = gateway.jvm.java.lang.System.err
+
+    def say(self, line: str) -> None:
+        """Writes one line as it is."""
+        if self._stderr is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._stderr.println(line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a log record."""
+        self.say(self.format(record))
+
+
+def run_job(name: str, state_partitions: int, job: Callable[[SparkSession, StopSignal], None]) -> None:
+    """Runs `job` in a session of its own; a JobError becomes one line on stderr and its exit status.
+
+    Other exceptions escape, with their trace.
+    """
+    console = ConsoleHandler(name)
+    log.addHandler(console)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # the root logger belongs to the libraries
+    spark = create_session(name, state_partitions)
+    console.attach(spark)
+    stop = StopSignal()
+    stop.install(spark)
+    try:
+        job(spark, stop)
+    except JobError as error:
+        console.say(f"{name}: error: {error}")
+        sys.exit(error.status)
+    finally:
+        spark.stop()
+
+
+def create_session(app_name: str, state_partitions: int) -> SparkSession:
+    """A session with what a right result needs: UTC, and the number of state partitions."""
+    return (
+        SparkSession.builder.appName(app_name)
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.sql.shuffle.partitions", state_partitions)
+        .getOrCreate()
+    )
+
+
+class StopSignal:
+    """SIGINT and SIGTERM as a flag, wherever they arrive.
+
+    Under spark-submit the process that an operator or Kubernetes signals is the JVM, with Python as its child. Its
+    default is to tear Spark down at once and end with status 143; so the JVM's handlers are replaced as well. That is
+    the one use of `_jvm`, left out where there is none (Spark Connect): there the signal reaches Python.
+    """
+
+    class Java:
+        """The Java interface that `handle` implements, for py4j."""
+
+        implements = ("sun.misc.SignalHandler",)
+
+    def __init__(self) -> None:
+        """Nothing is installed yet."""
+        self._requested = threading.Event()
+
+    def install(self, spark: SparkSession) -> None:
+        """Takes over both signals; to be called from the main thread once the session exists."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._requested.set())
+        gateway = gateway_of(spark)
+        if gateway is None:
+            return
+        from pyspark.java_gateway import ensure_callback_server_started
+
+        ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
+        misc = gateway.jvm.sun.misc
+        for name in ("INT", "TERM"):
+            misc.Signal.handle(misc.Signal(name), self)
+
+    def handle(self, _signal: object) -> None:
+        """Called from the JVM when a signal reached it."""
+        self._requested.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._requested.is_set()
+
+
+def run_until_stopped(query: StreamingQuery, stop: StopSignal) -> None:
+    """Waits until the query ends by itself or a stop is requested; lets a running batch finish first, for a while.
+
+    A batch that is not done after BATCH_GRACE_SECONDS is abandoned: the next start does it again from the checkpoint.
+    Raises JobError with the cause in one line when the query failed.
+    """
+    try:
+        while not query.awaitTermination(POLL_SECONDS):  # type: ignore[arg-type]
+            if stop.requested:
+                log.info("stopping: the running batch is finished first")
+                wait_for_batch(query)
+                query.stop()
+                return
+    except StreamingQueryException as error:
+        raise JobError(explain_failure(str(error))) from error
+
+
+def wait_for_batch(query: StreamingQuery) -> None:
+    """Returns once the batch that runs now is done, or after BATCH_GRACE_SECONDS."""
+    before = query.lastProgress
+    deadline = time.monotonic() + BATCH_GRACE_SECONDS
+    while query.isActive and query.status["isTriggerActive"] and time.monotonic() < deadline:
+        now = query.lastProgress
+        # With a backlog one batch follows the other, and the trigger is active all the time.
+        if now is not None and (before is None or now["batchId"] != before["batchId"]):
+            return
+        time.sleep(POLL_SECONDS / 4)
+
+
+def explain_failure(message: str) -> str:
+    """The cause of a failed query in one line: its first line, without Spark's own framing."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return f"the query failed: {lines[0]}" if lines else "the query failed"

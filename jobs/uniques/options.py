@@ -1,0 +1,142 @@
+"""Command-line flags: types, checks, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from uniques.kafka import KafkaCluster, read_client_properties
+from uniques.lifecycle import EXIT_USAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s,:\[\]]+):\d{1,5}")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser that says what is wrong in one line, without the usage before it; exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with the message on stderr."""
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def refuse(text: str, allowed: str) -> argparse.ArgumentTypeError:
+    """The error for a value that is not allowed; argparse puts the flag's name before it."""
+    return argparse.ArgumentTypeError(f"{text!r} is not allowed: give {allowed}")
+
+
+def parse_duration(text: str, units: str) -> tuple[str, int, str] | None:
+    """Reads `1 minute` for a unit in `units` (`second|minute`): Spark's spelling, count, unit; None if it is none."""
+    match = re.fullmatch(rf"\s*(\d{{1,9}})\s+({units})s?\s*", text)
+    if not match:
+        return None
+    count, unit = int(match[1]), match[2]
+    return f"{count} {unit}{'' if count == 1 else 's'}", count, unit
+
+
+def duration(minimum_seconds: int) -> Callable[[str], str]:
+    """A type for durations such as `1 minute`, at least `minimum_seconds` long, returned as Spark writes them."""
+
+    def parse(text: str) -> str:
+        parsed = parse_duration(text, "second|minute|hour|day")
+        if not parsed or parsed[1] * SECONDS[parsed[2]] < minimum_seconds:
+            raise refuse(
+                text,
+                f"a whole number and seconds, minutes, hours or days, such as '5 seconds', {minimum_seconds} s or more",
+            )
+        return parsed[0]
+
+    return parse
+
+
+def trigger(text: str) -> str:
+    """A type for `available-now` or a duration, which may be in milliseconds."""
+    if text == "available-now":
+        return text
+    parsed = parse_duration(text, "millisecond|second|minute|hour")
+    if not parsed:
+        raise refuse(text, "available-now or a duration such as '1 second' or '500 milliseconds'")
+    return parsed[0]
+
+
+def number(minimum: float, maximum: float) -> Callable[[str], float]:
+    """A type for numbers in `[minimum, maximum]`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not minimum <= value <= maximum:
+            raise refuse(text, f"a number from {minimum:g} to {maximum:g}")
+        return value
+
+    return parse
+
+
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A type for whole numbers in `[minimum, maximum]`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", text) or not minimum <= int(text) <= maximum:
+            raise refuse(text, f"a whole number from {minimum:,} to {maximum:,}")
+        return int(text)
+
+    return parse
+
+
+def topic(text: str) -> str:
+    """A type for a Kafka topic's name."""
+    if not TOPIC_NAME.fullmatch(text) or text in {".", ".."}:
+        raise refuse(text, "one topic name of letters, digits, '.', '_' and '-', 249 at most")
+    return text
+
+
+def location(text: str) -> str:
+    """A type for a folder or URL that is not empty."""
+    if not text.strip():
+        raise refuse(text, "a folder, or a URL of a file system that Spark knows")
+    return text.strip()
+
+
+def bootstrap_servers(text: str) -> str:
+    """A type for `host:port`, several separated by commas."""
+    servers = [server.strip() for server in text.split(",")]
+    if not all(SERVER.fullmatch(server) for server in servers):
+        raise refuse(text, "host:port, several separated by commas")
+    return ",".join(servers)
+
+
+def add_kafka_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say where Kafka is; `cluster_of` reads them."""
+    group = parser.add_argument_group("Kafka")
+    group.add_argument(
+        "--bootstrap-servers",
+        type=bootstrap_servers,
+        metavar="HOST:PORT,…",
+        help="brokers to connect to first (default: bootstrap.servers of --kafka-config, else localhost:9092)",
+    )
+    group.add_argument(
+        "--kafka-config",
+        type=Path,
+        metavar="FILE",
+        help="Kafka client properties, as Kafka's own tools take them with --command-config: TLS, SASL, tuning",
+    )
+
+
+def cluster_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> KafkaCluster:
+    """The cluster that the flags of `add_kafka_options` name; ends with one line when the file is wrong."""
+    properties: dict[str, str] = {}
+    if args.kafka_config:
+        try:
+            properties = read_client_properties(args.kafka_config)
+        except ValueError as error:
+            parser.error(f"argument --kafka-config: '{args.kafka_config}': {error}")
+    servers = properties.pop("bootstrap.servers", "localhost:9092")
+    return KafkaCluster(args.bootstrap_servers or servers, properties)
