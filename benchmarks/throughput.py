@@ -1,0 +1,129 @@
+"""How many events a second the job works off, Kafka to Kafka, on this machine: `make bench`.
+
+Starts an embedded Kafka, loads events of 2 kB, and in every round runs, one after the other: reading alone (Spark's
+Kafka source with the job's fetch settings, values thrown away), and the job's own pipeline with each `--rsd`, all in
+one warm session, so that the ratios hold where absolute figures vary. A run's rate leaves its first batch out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import uuid
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyspark
+from generate_events import Settings, generate_events
+from kafka_broker import KafkaBroker
+from load_events import load_lines
+from pyspark.sql import SparkSession
+from uniques.counts import count_unique_users, make_records
+from uniques.events import accept_events, parse_events
+from uniques.kafka import KafkaCluster, read_topic, write_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql.streaming.query import StreamingQuery
+    from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+READ_ONLY = "read only"
+
+
+def describe_machine() -> str:
+    """Processor, cores and versions, in one line."""
+    model = "unknown processor"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores, Python {platform.python_version()}, Spark {pyspark.__version__}"
+
+
+def measure_rate(query: StreamingQuery) -> float:
+    """Events a second over all batches but the first, once the query has ended."""
+    query.awaitTermination()
+    batches = [progress for progress in query.recentProgress if progress.numInputRows][1:]
+    seconds = sum(progress.durationMs["triggerExecution"] for progress in batches) / 1000
+    return sum(progress.numInputRows for progress in batches) / seconds
+
+
+class Bench:
+    """The topics, and the ways to work them off that are compared."""
+
+    def __init__(self, spark: SparkSession, servers: str, folder: Path, batch: int, state_partitions: int) -> None:
+        """Sets the session up as the job does; nothing runs yet."""
+        self._spark = spark
+        self._cluster = KafkaCluster(servers)
+        self._folder = folder
+        self._batch = batch
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+        spark.conf.set("spark.sql.shuffle.partitions", state_partitions)
+
+    def _run(self, writer: DataStreamWriter) -> float:
+        location = self._folder / uuid.uuid4().hex
+        return measure_rate(writer.option("checkpointLocation", str(location)).trigger(availableNow=True).start())
+
+    def read_only(self) -> float:
+        """Spark's Kafka source alone."""
+        source = read_topic(self._spark, self._cluster, "in", "earliest", self._batch)
+        return self._run(source.select("value").writeStream.format("noop"))
+
+    def job(self, rsd: float) -> float:
+        """The job's pipeline, in append mode, into the topic out."""
+        source = read_topic(self._spark, self._cluster, "in", "earliest", self._batch)
+        counts = count_unique_users(accept_events(parse_events(source)), rsd=rsd)
+        return self._run(write_topic(make_records(counts, rsd, final=True), self._cluster, "out"))
+
+
+def main() -> None:
+    """Runs the benchmark and prints a table."""
+    parser = argparse.ArgumentParser(description="Throughput of the job on an embedded Kafka.")
+    parser.add_argument("--events", type=int, default=1_000_000, help="(default: %(default)s)")
+    parser.add_argument("--partitions", type=int, default=2, help="of the input topic (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="counted; one more warms up (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=250_000, help="events a batch (default: %(default)s)")
+    parser.add_argument("--rsd", type=float, nargs="+", default=[0.05, 0.02, 0.01], help="(default: 0.05 0.02 0.01)")
+    parser.add_argument("--state-partitions", type=int, default=2, help="(default: %(default)s)")
+    args = parser.parse_args()
+    if args.events <= args.batch:
+        parser.error("argument --events: must be more than one batch, because the first one is left out")
+    print(f"machine: {describe_machine()}")
+    print(
+        f"load: {args.events:,} events of 2 kB, {args.partitions} partitions, {args.batch:,} events a batch", flush=True
+    )
+    with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        broker.create_topic("in", args.partitions)
+        broker.create_topic("out")
+        events = generate_events(Settings(events=args.events))
+        load_lines((event.line for event in events), broker.bootstrap_servers, "in", progress=True)
+        spark = SparkSession.builder.master("local[2]").appName("throughput").getOrCreate()
+        bench = Bench(spark, broker.bootstrap_servers, Path(folder), args.batch, args.state_partitions)
+        ways: dict[str, Callable[[], float]] = {READ_ONLY: bench.read_only}
+        for rsd in args.rsd:
+            ways[f"job, --rsd {rsd:g}"] = lambda rsd=rsd: bench.job(rsd)  # type: ignore[misc]
+        rates = defaultdict(list)
+        for round_ in range(args.rounds + 1):
+            for name, way in ways.items():
+                rate = way()
+                print(f"round {round_ or 'warm-up'}: {name}: {rate:,.0f} events/s", file=sys.stderr, flush=True)
+                if round_:
+                    rates[name].append(rate)
+        spark.stop()
+    print(f"{'':<18} {'events/s: min':>14} {'median':>9} {'max':>9}   of read only")
+    for name, values in rates.items():
+        ratio = statistics.median(value / base for value, base in zip(values, rates[READ_ONLY], strict=True))
+        print(f"{name:<18} {min(values):>14,.0f} {statistics.median(values):>9,.0f} {max(values):>9,.0f}   {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

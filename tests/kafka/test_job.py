@@ -1,0 +1,295 @@
+"""The job on a real Kafka: what it writes, against an exact count by other code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import unique_users
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from generate_events import Event, Settings, generate_events
+from load_events import load_lines
+from uniques.checkpoint import read_parameters
+from uniques.kafka import check_topic
+from uniques.lifecycle import JobError, StopSignal, UsageError
+from uniques.options import cluster_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kafka_broker import KafkaBroker
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[2]
+SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
+
+
+def read_records(broker: KafkaBroker, topic: str) -> list[tuple[str, dict[str, Any]]]:
+    """All records of a topic with one partition, `(key, value)`, in order."""
+    consumer = Consumer(
+        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "tests", "enable.partition.eof": True}
+    )
+    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+    records: list[tuple[str, dict[str, Any]]] = []
+    while True:
+        message = consumer.poll(10)
+        assert message is not None
+        error = message.error()
+        if error is not None:
+            assert error.code() == KafkaError._PARTITION_EOF
+            consumer.close()
+            return records
+        records.append(((message.key() or b"").decode(), json.loads(message.value() or b"")))
+
+
+def utc(ts: int) -> str:
+    return datetime.fromtimestamp(ts, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def count_exactly(events: list[Event]) -> dict[str, tuple[int, int]]:
+    """Window start -> (unique users, events), by sets."""
+    users = defaultdict(set)
+    number: dict[str, int] = defaultdict(int)
+    for event in events:
+        if event.ts is not None and event.uid is not None:
+            start = utc(event.ts - event.ts % 60)
+            users[start].add(event.uid)
+            number[start] += 1
+    return {start: (len(users[start]), number[start]) for start in sorted(users)}
+
+
+def assert_close(value: dict[str, Any], exact: tuple[int, int]) -> None:
+    users, events = exact
+    assert value["events"] == events
+    assert abs(value["unique_users"] / users - 1) <= 3 * value["relative_error"]
+    start = datetime.fromisoformat(value["window_start"].replace("Z", "+00:00"))
+    end = datetime.fromisoformat(value["window_end"].replace("Z", "+00:00"))
+    assert (end - start).total_seconds() == 60
+
+
+def make_events(**settings: Any) -> list[Event]:
+    return list(generate_events(Settings(**{"size": 300, "malformed": 0.01, "users": 4_000, "seed": 3, **settings})))
+
+
+class InProcess:
+    """Runs the job's pipeline inside the tests' own session."""
+
+    def __init__(self, spark: SparkSession, broker: KafkaBroker) -> None:
+        self._spark = spark
+        self._broker = broker
+
+    def run(self, *flags: str) -> None:
+        parser = unique_users.make_parser()
+        args = parser.parse_args(["--bootstrap-servers", self._broker.bootstrap_servers, "--rsd", "0.05", *flags])
+        before = {name: self._spark.conf.get(name) for name in ("spark.sql.session.timeZone",)}
+        self._spark.conf.set("spark.sql.session.timeZone", "UTC")
+        self._spark.conf.set("spark.sql.shuffle.partitions", args.state_partitions)
+        try:
+            unique_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
+        finally:
+            for name, value in before.items():
+                self._spark.conf.set(name, value or "")
+
+
+@pytest.fixture
+def job(spark: SparkSession, broker: KafkaBroker) -> InProcess:
+    return InProcess(spark, broker)
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what the tests' own session set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
+
+
+@contextmanager
+def submit(broker: KafkaBroker, folder: Path, *flags: str, zone: str = "UTC") -> Iterator[subprocess.Popen[str]]:
+    """The job as its users start it, from another folder, without the virtual environment on PATH."""
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+    process = subprocess.Popen(
+        [*command, "--bootstrap-servers", broker.bootstrap_servers, *flags],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=folder,
+        env={**plain_environment(), "TZ": zone},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_append_writes_every_closed_minute_once(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, partitions: int
+) -> None:
+    events = make_events(events=12_000, rate=50)  # four minutes
+    source, sink = new_topic("in", partitions), new_topic("out")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    job.run(
+        *("--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(tmp_path / "checkpoint")),
+        *("--trigger", "available-now", "--max-offsets-per-trigger", "2500"),
+    )
+    exact = count_exactly(events)
+    assert len(exact) == 4
+    records = read_records(broker, sink)
+    # The last minute is open: nothing came after it.
+    assert sorted(key for key, _ in records) == list(exact)[:-1]
+    for key, value in records:
+        assert_close(value, exact[key])
+        assert value["final"] is True
+
+
+def test_update_writes_running_counts_that_end_at_the_exact_ones(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    events = make_events(events=6_000, rate=50)
+    source, sink = new_topic("in", 2), new_topic("out")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    job.run(
+        *("--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(tmp_path / "checkpoint")),
+        *("--trigger", "available-now", "--max-offsets-per-trigger", "1000", "--output-mode", "update"),
+    )
+    exact = count_exactly(events)
+    last: dict[str, dict[str, Any]] = {}
+    for key, value in read_records(broker, sink):
+        assert value["final"] is False
+        assert value["events"] > last.get(key, {"events": 0})["events"]
+        last[key] = value
+    assert sorted(last) == list(exact)
+    for key, value in last.items():
+        assert_close(value, exact[key])
+
+
+def test_a_checkpoint_made_with_other_parameters_is_refused_in_one_line(
+    job: InProcess, spark: SparkSession, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    source, sink = new_topic("in"), new_topic("out")
+    location = str(tmp_path / "checkpoint")
+    flags = ["--input-topic", source, "--output-topic", sink, "--checkpoint-location", location]
+    flags += ["--trigger", "available-now"]
+    job.run(*flags)
+    made_with = read_parameters(spark, location)
+    with pytest.raises(UsageError) as refused:
+        job.run(*flags, "--rsd", "0.1", "--window", "2 minutes", "--state-partitions", "3")
+    assert str(refused.value) == (
+        f"--checkpoint-location {location} was made with --window 1 minute (now 2 minutes), --rsd 0.05 (now 0.1), "
+        "--state-partitions 2 (now 3): give the same, or another location for a new start"
+    )
+    assert read_parameters(spark, location) == made_with
+    # The watermark may change.
+    job.run(*flags, "--watermark", "10 seconds")
+
+
+def test_a_missing_topic_is_named_in_one_line_and_not_created(
+    spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str]
+) -> None:
+    parser = unique_users.make_parser()
+    cluster = cluster_of(parser, parser.parse_args(["--bootstrap-servers", broker.bootstrap_servers]))
+    check_topic(spark, cluster, new_topic("there"))
+    for _ in range(2):
+        with pytest.raises(JobError, match=r"^topic 'not-there' does not exist on Kafka at [^\n]*$"):
+            check_topic(spark, cluster, "not-there")
+
+
+def test_a_broker_that_is_away_gets_one_line_and_a_status() -> None:
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+    command += ["--bootstrap-servers", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if "incubator" not in line]
+    assert "\n".join(said) == (
+        "unique_users: error: Kafka at 127.0.0.1:1 did not answer in 10 s: is it running, and do --bootstrap-servers "
+        "and the security settings match?"
+    )
+
+
+def test_a_restart_in_the_middle_goes_on_from_the_checkpoint(
+    broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    events = make_events(events=12_000, rate=50)
+    source, sink = new_topic("in", 2), new_topic("out")
+    flags = ["--input-topic", source, "--output-topic", sink, "--trigger", "available-now"]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint")]
+    for half in (events[:7_000], events[7_000:]):  # the cut is in the middle of a minute
+        load_lines((event.line for event in half), broker.bootstrap_servers, source)
+        with submit(broker, tmp_path, *flags, zone="Europe/Zurich") as process:
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+    exact = count_exactly(events)
+    records = read_records(broker, sink)
+    assert sorted(key for key, _ in records) == list(exact)[:-1]
+    for key, value in records:
+        assert_close(value, exact[key])
+        assert value["relative_error"] == 0.0173
+
+
+@pytest.mark.parametrize("how", ["SIGTERM to spark-submit", "Ctrl-C"])
+def test_a_signal_stops_the_job_cleanly_and_a_restart_continues(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, how: str
+) -> None:
+    events = make_events(events=6_000, rate=50)
+    source, sink = new_topic("in", 2), new_topic("out")
+    flags = ["--input-topic", source, "--output-topic", sink, "--rsd", "0.05"]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint")]
+    load_lines((event.line for event in events[:4_000]), broker.bootstrap_servers, source)
+    with submit(broker, tmp_path, *flags, zone="Asia/Kathmandu") as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "batch=" in line:
+                break
+        asked = time.monotonic()
+        if how == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # a terminal signals all of the foreground group
+        else:
+            process.terminate()
+        said += process.stderr.read().splitlines(keepends=True)
+        assert process.wait(30) == 0, "".join(said)
+    assert time.monotonic() - asked < 20
+    assert "Traceback" not in "".join(said)
+
+    load_lines((event.line for event in events[4_000:]), broker.bootstrap_servers, source)
+    job.run(*flags, "--trigger", "available-now")
+    exact = count_exactly(events)
+    # At least once: a batch cut short may have written its record already, and writes an equal one again.
+    records = dict(read_records(broker, sink))
+    assert sorted(records) == list(exact)[:-1]
+    for key, value in records.items():
+        assert_close(value, exact[key])
+
+
+def test_the_running_query_parses_json_once(
+    spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    from uniques.counts import count_unique_users, make_records
+    from uniques.events import accept_events, parse_events
+    from uniques.kafka import KafkaCluster, read_topic, write_topic
+
+    source, sink = new_topic("in"), new_topic("out")
+    load_lines([b'{"ts":1,"uid":"a"}'], broker.bootstrap_servers, source)
+    cluster = KafkaCluster(broker.bootstrap_servers)
+    counts = count_unique_users(
+        accept_events(parse_events(read_topic(spark, cluster, source, "earliest", 10))), rsd=0.3
+    )
+    records = make_records(counts, 0.3, final=True)
+    writer = write_topic(records, cluster, sink).option("checkpointLocation", str(tmp_path / "checkpoint"))
+    query = writer.trigger(availableNow=True).start()
+    query.awaitTermination()
+    plan = query._jsq.explainInternal(False)
+    assert plan.count("from_json(") == 1

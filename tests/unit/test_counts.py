@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from chispa import assert_df_equality
+from uniques.counts import count_unique_users, make_records, relative_error
+from uniques.events import accept_events, parse_events
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def make_events(spark: SparkSession, rows: list[tuple[int, str]]) -> DataFrame:
+    frame = spark.createDataFrame(rows, "ts BIGINT, uid STRING")
+    return frame.selectExpr("timestamp_seconds(ts) AS event_time", "uid")
+
+
+def in_seconds(counts: DataFrame) -> DataFrame:
+    return counts.selectExpr(
+        "unix_seconds(window_start) AS start", "unix_seconds(window_end) AS end", "unique_users", "events"
+    )
+
+
+COUNTS = "start BIGINT, end BIGINT, unique_users BIGINT, events BIGINT"
+
+
+def test_a_user_counts_once_a_window_and_every_event_counts(spark: SparkSession) -> None:
+    events = make_events(spark, [(60, "a"), (60, "a"), (119, "b"), (120, "a"), (0, "c")])
+    expected = spark.createDataFrame([(0, 60, 1, 1), (60, 120, 2, 3), (120, 180, 1, 1)], COUNTS)
+    assert_df_equality(in_seconds(count_unique_users(events)), expected, ignore_row_order=True, ignore_nullable=True)
+
+
+def test_windows_start_on_the_full_minute_in_any_time_zone(spark: SparkSession) -> None:
+    # The session is in Asia/Kathmandu, 5:45 h from UTC.
+    events = make_events(spark, [(1468244384, "a")])
+    expected = spark.createDataFrame([(1468244340, 1468244400, 1, 1)], COUNTS)
+    assert_df_equality(in_seconds(count_unique_users(events)), expected, ignore_nullable=True)
+
+
+def test_the_window_is_a_parameter(spark: SparkSession) -> None:
+    events = make_events(spark, [(0, "a"), (59, "a"), (299, "b"), (300, "b")])
+    expected = spark.createDataFrame([(0, 300, 2, 3), (300, 600, 1, 1)], COUNTS)
+    actual = in_seconds(count_unique_users(events, window="5 minutes"))
+    assert_df_equality(actual, expected, ignore_row_order=True, ignore_nullable=True)
+
+
+def test_no_events_no_windows(spark: SparkSession) -> None:
+    assert count_unique_users(make_events(spark, [])).isEmpty()
+
+
+@pytest.mark.parametrize(("rsd", "error"), [(0.05, 0.0489), (0.02, 0.0173), (0.0175, 0.0173), (0.01, 0.0086)])
+def test_relative_error_is_that_of_the_registers_spark_takes(rsd: float, error: float) -> None:
+    assert relative_error(rsd) == pytest.approx(error, abs=5e-5)
+    assert relative_error(rsd) <= rsd
+
+
+def test_estimates_stay_within_three_standard_errors(spark: SparkSession) -> None:
+    # Every minute another 20,000 draws from 50,000 users: more than the 50,000 a record of user lists could hold.
+    draw = random.Random(7)
+    rows = [(minute * 60, f"{draw.randrange(50_000):x}") for minute in range(8) for _ in range(20_000)]
+    exact = {minute * 60: len({uid for ts, uid in rows if ts == minute * 60}) for minute in range(8)}
+    counted = in_seconds(count_unique_users(make_events(spark, rows), rsd=0.02)).collect()
+    errors = [row.unique_users / exact[row.start] - 1 for row in counted]
+    assert {row.start: row.events for row in counted} == dict.fromkeys(exact, 20_000)
+    assert max(map(abs, errors)) <= 3 * relative_error(0.02)
+    # An estimate that is always right would not be one: it shows that the estimator was used.
+    assert math.sqrt(sum(error**2 for error in errors) / len(errors)) > 0
+
+
+def test_a_record_is_the_documented_json_under_its_window_start(spark: SparkSession) -> None:
+    events = make_events(spark, [(1468244384, "a"), (1468244399, "b"), (1468244399, "a")])
+    record = make_records(count_unique_users(events), rsd=0.02, final=True).collect()
+    assert [row.key for row in record] == ["2016-07-11T13:39:00Z"]
+    assert record[0].value == (
+        '{"window_start":"2016-07-11T13:39:00Z","window_end":"2016-07-11T13:40:00Z","unique_users":2,"events":3,'
+        '"counter":"approx_count_distinct","relative_error":0.0173,"final":true}'
+    )
+
+
+def test_a_running_count_says_so(spark: SparkSession) -> None:
+    records = make_records(count_unique_users(make_events(spark, [(0, "a")])), rsd=0.02, final=False).collect()
+    assert json.loads(records[0].value)["final"] is False
+
+
+def test_the_optimised_plan_parses_json_once(spark: SparkSession) -> None:
+    raw = spark.createDataFrame([(bytearray(b"{}"),)], "value BINARY")
+    counts = make_records(count_unique_users(accept_events(parse_events(raw))), rsd=0.02, final=True)
+    plan = counts._jdf.queryExecution().optimizedPlan().toString()
+    assert plan.count("from_json(") == 1
+
+
+def test_the_notebook_lines_of_the_readme(spark: SparkSession) -> None:
+    raw = spark.createDataFrame([('{"ts":1468244384,"uid":"a"}',), ("rubbish",)], "value STRING")
+    rows = raw.transform(parse_events).transform(accept_events).transform(count_unique_users).collect()
+    assert [(row.unique_users, row.events) for row in rows] == [(1, 1)]

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from unique_users import make_parser
+from uniques.options import cluster_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_every_flag_has_a_default_that_works() -> None:
+    args = vars(make_parser().parse_args([]))
+    assert args == {
+        "bootstrap_servers": None,
+        "kafka_config": None,
+        "input_topic": "in",
+        "output_topic": "out",
+        "checkpoint_location": "checkpoint/unique_users",
+        "starting_offsets": "earliest",
+        "trigger": "1 second",
+        "window": "1 minute",
+        "watermark": "5 seconds",
+        "output_mode": "append",
+        "rsd": 0.02,
+        "max_offsets_per_trigger": 250_000,
+        "state_partitions": 2,
+    }
+
+
+WRONG = [
+    (["--rsd", "0.9"], "--rsd: '0.9' is not allowed: give a number from 0.005 to 0.39"),
+    (["--rsd", "abc"], "--rsd: 'abc' is not allowed: give a number from"),
+    (["--rsd", "nan"], "--rsd: 'nan' is not allowed: give a number from"),
+    (["--window", "1 fortnight"], "--window: '1 fortnight' is not allowed: give a whole number and seconds,"),
+    (["--window", "0 seconds"], "--window: '0 seconds' is not allowed"),
+    (["--window", "-1 minute"], "--window: '-1 minute' is not allowed"),
+    (["--watermark", "5"], "--watermark: '5' is not allowed"),
+    (["--trigger", "soon"], "--trigger: 'soon' is not allowed: give available-now or a duration such as '1 second'"),
+    (["--output-mode", "complete"], "--output-mode: invalid choice: 'complete' (choose from"),
+    (["--starting-offsets", "5"], "--starting-offsets: invalid choice: '5' (choose from"),
+    (["--max-offsets-per-trigger", "0"], "--max-offsets-per-trigger: '0' is not allowed: give a whole number from 1"),
+    (["--state-partitions", "1.5"], "--state-partitions: '1.5' is not allowed: give a whole number from 1 to 10,000"),
+    (["--input-topic", "a b"], "--input-topic: 'a b' is not allowed: give one topic name"),
+    (["--output-topic", ""], "--output-topic: '' is not allowed: give one topic name"),
+    (["--checkpoint-location", " "], "--checkpoint-location: ' ' is not allowed: give a folder"),
+    (["--bootstrap-servers", "localhost"], "--bootstrap-servers: 'localhost' is not allowed: give host:port"),
+    (["--what"], "unrecognized arguments: --what"),
+    (["--win", "1 minute"], "unrecognized arguments: --win"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), WRONG, ids=[" ".join(argv) for argv, _ in WRONG])
+def test_a_wrong_value_gets_one_line_and_status_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        make_parser().parse_args(argv)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("unique_users: error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("--window", "1 minutes", "1 minute"),
+        ("--window", " 90  seconds ", "90 seconds"),
+        ("--watermark", "0 seconds", "0 seconds"),
+        ("--trigger", "500 milliseconds", "500 milliseconds"),
+        ("--bootstrap-servers", "a:1, [::1]:2", "a:1,[::1]:2"),
+    ],
+)
+def test_durations_and_servers_are_normalised(flag: str, text: str, value: str) -> None:
+    assert vars(make_parser().parse_args([flag, text]))[flag[2:].replace("-", "_")] == value
+
+
+def test_kafka_config_goes_to_the_client_but_the_flag_names_the_servers(tmp_path: Path) -> None:
+    config = tmp_path / "client.properties"
+    config.write_text("bootstrap.servers=file:1\nsecurity.protocol=SSL\n")
+    parser = make_parser()
+    from_file = cluster_of(parser, parser.parse_args(["--kafka-config", str(config)]))
+    from_flag = cluster_of(parser, parser.parse_args(["--kafka-config", str(config), "--bootstrap-servers", "flag:2"]))
+    assert (from_file.bootstrap_servers, from_flag.bootstrap_servers) == ("file:1", "flag:2")
+    assert from_file.properties == {"security.protocol": "SSL"}
+    assert from_flag.options({"fetch.max.bytes": "1"}) == {
+        "kafka.bootstrap.servers": "flag:2",
+        "kafka.security.protocol": "SSL",
+        "kafka.fetch.max.bytes": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "can't be read (No such file or directory)"),
+        ("sasl.password secret-word", "every line must be name=value"),
+        ("key.deserializer=x", "key.deserializer is set by Spark"),
+    ],
+)
+def test_a_wrong_kafka_config_gets_one_line_without_its_secrets(
+    text: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "client.properties"
+    if text is not None:
+        config.write_text(text)
+    parser = make_parser()
+    with pytest.raises(SystemExit) as ended:
+        cluster_of(parser, parser.parse_args(["--kafka-config", str(config)]))
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("unique_users: error: argument --kafka-config: ")
+    assert message in said
+    assert said.count("\n") == 1
+    assert "secret-word" not in said

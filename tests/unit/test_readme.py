@@ -1,0 +1,47 @@
+"""The README's promises that can be read off the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyspark
+from unique_users import make_parser
+from uniques.counts import relative_error
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_flags_table_lists_every_flag_with_its_default() -> None:
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| (.+?) \|", README, re.MULTILINE)
+    actions = [action for action in make_parser()._actions if action.dest != "help"]
+    defaults = {action.option_strings[0]: f"`{action.default}`" for action in actions}
+    defaults["--kafka-config"] = "none"
+    defaults["--bootstrap-servers"] = "`localhost:9092`"
+    assert dict(rows) == defaults
+
+
+def test_the_accuracy_table_follows_the_formula() -> None:
+    rows = re.findall(r"^\| ([\d.]+)(?: \(default\))? \| ([\d,]+) \| ([\d.]+) % \|", README, re.MULTILINE)
+    assert len(rows) == 3
+    for rsd, registers, percent in rows:
+        assert round(100 * relative_error(float(rsd)), 1) == float(percent)
+        assert round((1.106 / relative_error(float(rsd))) ** 2) == int(registers.replace(",", ""))
+
+
+def test_the_make_targets_it_names_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert (
+        set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)))) <= targets
+    )
+
+
+def test_connector_coordinates_agree_everywhere() -> None:
+    packages = (ROOT / "conf" / "packages.txt").read_text().split()
+    kafka, delta = packages
+    assert kafka == f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}"
+    assert kafka in README
+    pinned = dict(re.findall(r'"(pyspark|delta-spark)==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
+    assert pinned["pyspark"] == pyspark.__version__
+    assert delta == f"io.delta:delta-spark_{pyspark.__version__.rsplit('.', 1)[0]}_2.13:{pinned['delta-spark']}"

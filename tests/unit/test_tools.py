@@ -1,0 +1,136 @@
+"""The tools, as their users call them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generate_events import Settings, generate_events
+from load_events import load_lines
+from show_counts import Exact, read_results, summarize_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kafka_broker import KafkaBroker
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def run_tool(name: str, *flags: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, str(TOOLS / name), *flags], input=stdin, capture_output=True, check=False)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Path) -> None:
+    written = []
+    for name, seed in (("a.jsonl.gz", "1"), ("b.jsonl.gz", "1"), ("c.jsonl.gz", "2")):
+        done = run_tool("generate_events.py", "--events", "500", "--seed", seed, "--output", str(tmp_path / name))
+        assert done.returncode == 0
+        written.append((tmp_path / name).read_bytes())
+    first, second, other = written
+    assert first == second
+    assert gzip.decompress(first) != gzip.decompress(other)
+
+
+def test_events_are_json_of_about_the_asked_size_with_both_forms_of_ts() -> None:
+    events = [json.loads(event.line) for event in generate_events(Settings(events=400))]
+    sizes = [len(event.line) for event in generate_events(Settings(events=400))]
+    assert 1_950 < sum(sizes) / len(sizes) < 2_050
+    assert {type(event["ts"]) for event in events} == {int, str}
+    assert all(event["data"]["uid"] != event["uid"] for event in events)
+    # Root fields come first in some, last in others.
+    assert {list(event)[-1] for event in events} == {"ts", "uid"}
+
+
+def test_the_exact_counts_are_those_of_the_events(tmp_path: Path) -> None:
+    exact = tmp_path / "exact.jsonl"
+    flags = [
+        "--events",
+        "3000",
+        "--rate",
+        "20",
+        "--users",
+        "50",
+        "--size",
+        "200",
+        "--late",
+        "0.05",
+        "--exact",
+        str(exact),
+    ]
+    done = run_tool("generate_events.py", *flags, "--exact", str(exact))
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in exact.read_text().splitlines()]
+    assert len(events) == 3000
+    assert sum(row["events"] + row["late_events"] for row in rows) == 3000
+    assert sum(row["late_events"] for row in rows) > 0
+    # The first minute with its stragglers; what is generated into it 300 s later is late and no part of it.
+    first = [event for event in events[:1300] if int(event["ts"]) // 60 == 1468244340 // 60]
+    assert (rows[-3]["window_start"], rows[-3]["events"]) == ("2016-07-11T13:39:00Z", len(first))
+    assert rows[-3]["unique_users"] == len({event["uid"] for event in first})
+
+
+def test_malformed_events_are_made_on_demand() -> None:
+    events = list(generate_events(Settings(events=2000, malformed=0.5, size=100)))
+    malformed = [event.line for event in events if event.ts is None]
+    assert 900 < len(malformed) < 1100
+    assert len(set(malformed)) > 500
+
+
+def test_a_wrong_flag_gets_a_clear_error() -> None:
+    done = run_tool("generate_events.py", "--late", "2")
+    assert done.returncode == 2
+    assert b"--late: '2' is no share from 0 to 1" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_loading_from_standard_input_keeps_lines_and_spreads_partitions(
+    broker: KafkaBroker, new_topic: Callable[..., str]
+) -> None:
+    topic = new_topic("lines", 2)
+    lines = [b'{"unique_users":%d}' % number for number in range(5)]
+    flags = ["--bootstrap-servers", broker.bootstrap_servers, "--topic", topic]
+    done = run_tool("load_events.py", *flags, stdin=b"\n".join(lines))
+    assert done.returncode == 0, done.stderr
+    found = [record["unique_users"] for record in read_results(broker.bootstrap_servers, topic)]
+    assert sorted(found) == [0, 1, 2, 3, 4]
+
+
+def test_loading_into_a_topic_that_is_not_there_says_so(broker: KafkaBroker) -> None:
+    flags = ["--bootstrap-servers", broker.bootstrap_servers, "--topic", "nowhere"]
+    done = run_tool("load_events.py", *flags, stdin=b"{}\n")
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        "load_events: error: topic 'nowhere' does not exist: create it, or use --create-topic PARTITIONS\n"
+    )
+
+
+def test_the_table_shows_counts_beside_exact_ones(
+    broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topic = new_topic("results")
+    result = {"window_start": "2016-07-11T13:39:00Z", "unique_users": 98, "events": 7, "relative_error": 0.02}
+    lines = [json.dumps({**result, "unique_users": 50, "final": False}), json.dumps({**result, "final": True})]
+    load_lines([line.encode() for line in lines], broker.bootstrap_servers, topic)
+    exact = tmp_path / "exact.jsonl"
+    row = {"window_start": "2016-07-11T13:39:00Z", "unique_users": 100, "events": 7}
+    exact.write_text(json.dumps(row) + "\n")
+    flags = ["--bootstrap-servers", broker.bootstrap_servers, "--topic", topic, "--exact", str(exact)]
+    done = run_tool("show_counts.py", *flags)
+    said = done.stdout.decode().splitlines()
+    assert done.returncode == 0
+    assert said[1].split()[:7] == ["2016-07-11T13:39:00Z", "98", "100", "-2.00%", "2.00%", "7", "final"]
+    assert said[2].startswith("1 windows of 1 shown; largest error 1.00 standard errors (bound: 3); 0 windows")
+    # The same counts against an exact answer that they miss: status 1.
+    exact.write_text(json.dumps({**row, "unique_users": 200}) + "\n")
+    assert run_tool("show_counts.py", *flags).returncode == 1
+
+
+def test_a_wrong_number_of_events_is_no_agreement() -> None:
+    result = {"window_start": "x", "unique_users": 10, "events": 9, "relative_error": 0.02}
+    assert summarize_errors([result], {"x": Exact(10, 10)})[1] is False
+    assert summarize_errors([result], {"x": Exact(10, 9)})[1] is True
