@@ -66,7 +66,7 @@ format: $(INSTALLED) ## let ruff format and fix
 	@$(PY) -m ruff format .
 
 bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
-	@$(PY) benchmarks/throughput.py $(ARGS)
+	@PYTHONPATH=tools $(PY) benchmarks/throughput.py $(ARGS)
 
 clean: ## remove .venv/, the downloads in .cache/, and what tests and tools left
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache jobs/*.egg-info checkpoint
