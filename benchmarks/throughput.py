@@ -24,8 +24,8 @@ from kafka_broker import KafkaBroker
 from load_events import load_lines
 from pyspark.sql import SparkSession
 from uniques.counts import count_unique_users, make_records
-from uniques.events import accept_events, parse_events
-from uniques.kafka import KafkaCluster, read_topic, write_topic
+from uniques.events import accept_events, observe_events, parse_events
+from uniques.kafka import KafkaCluster, address_records, read_topic, write_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,8 +81,8 @@ class Bench:
     def job(self, rsd: float) -> float:
         """The job's pipeline, in append mode, into the topic out."""
         source = read_topic(self._spark, self._cluster, "in", "earliest", self._batch)
-        counts = count_unique_users(accept_events(parse_events(source)), rsd=rsd)
-        return self._run(write_topic(make_records(counts, rsd, final=True), self._cluster, "out"))
+        counts = count_unique_users(accept_events(observe_events(parse_events(source, "5 seconds"), 60)), rsd=rsd)
+        return self._run(write_topic(address_records(make_records(counts, rsd, final=True), "out"), self._cluster))
 
 
 def main() -> None:

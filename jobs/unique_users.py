@@ -10,20 +10,37 @@ Out: key 2016-07-11T13:39:00Z
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyspark.sql import Observation
+from uniques.accounting import Ledger, resume_ledger
 from uniques.checkpoint import check_parameters, query_location
 from uniques.counts import count_unique_users, make_records
-from uniques.events import accept_events, parse_events
-from uniques.kafka import check_topic, read_topic, write_topic
+from uniques.events import TS_UNITS, accept_events, observe_events, parse_events, reject_events
+from uniques.files import open_input, print_values, read_lines
+from uniques.idle import IdleCloser, read_punctuation, write_punctuation
+from uniques.kafka import (
+    address_records,
+    check_topic,
+    make_reject_records,
+    read_topic,
+    write_topic,
+    write_topic_once,
+)
 from uniques.lifecycle import run_job, run_until_stopped
 from uniques.options import (
     OneLineParser,
     add_kafka_options,
     cluster_of,
     duration,
+    duration_or_off,
     location,
     number,
+    to_seconds,
     topic,
     trigger,
     whole_number,
@@ -34,11 +51,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.readwriter import DataStreamWriter
     from uniques.kafka import KafkaCluster
     from uniques.lifecycle import StopSignal
 
 QUERY_NAME = "unique_users"
+# How often --trigger available-now tries to close the last windows while new events keep arriving.
+CLOSING_ROUNDS = 5
+
+log = logging.getLogger("uniques")
 
 
 def make_parser() -> OneLineParser:
@@ -52,6 +74,12 @@ def make_parser() -> OneLineParser:
     source = parser.add_argument_group("input")
     source.add_argument("--input-topic", type=topic, default="in", metavar="TOPIC", help="(default: %(default)s)")
     source.add_argument(
+        "--input",
+        type=location,
+        metavar="PATH",
+        help="read a file or folder of JSON lines (.gz too), or - for standard input, instead of the topic, and end",
+    )
+    source.add_argument(
         "--starting-offsets",
         choices=("earliest", "latest"),
         default="earliest",
@@ -63,6 +91,30 @@ def make_parser() -> OneLineParser:
         default=250_000,
         metavar="N",
         help="most events in one batch: bounds memory and time of a batch after an outage (default: %(default)s)",
+    )
+    judging = parser.add_argument_group("which events count")
+    judging.add_argument(
+        "--ts-unit", choices=tuple(TS_UNITS), default="s", help="unit of ts in the events (default: %(default)s)"
+    )
+    judging.add_argument(
+        "--max-future",
+        type=duration_or_off(0),
+        default="5 seconds",
+        metavar="DURATION",
+        help="how far ts may be ahead of the event's arrival in Kafka, or off (default: %(default)s)",
+    )
+    judging.add_argument(
+        "--max-age",
+        type=duration(1),
+        metavar="DURATION",
+        help="how far ts may be behind the event's arrival in Kafka (default: any)",
+    )
+    judging.add_argument(
+        "--rejects-topic",
+        type=topic,
+        metavar="TOPIC",
+        help="write every rejected event there, unchanged, with the reason and where it came from in headers; events "
+        "are then read and parsed twice (default: they are only counted)",
     )
     counting = parser.add_argument_group("counting")
     counting.add_argument(
@@ -95,6 +147,12 @@ def make_parser() -> OneLineParser:
         help="append: one final record a window; update: the running count of a window after every batch that "
         "changed it, with final=false (default: %(default)s)",
     )
+    output.add_argument(
+        "--output", choices=("-",), help="-: write the results to standard output, JSON lines, instead of the topic"
+    )
+    output.add_argument(
+        "--summary", type=Path, metavar="FILE", help="at the end write there, as JSON, where every event went"
+    )
     running = parser.add_argument_group("running")
     running.add_argument(
         "--checkpoint-location",
@@ -112,6 +170,13 @@ def make_parser() -> OneLineParser:
         help="start a batch this often, or available-now: work off what is there and end (default: %(default)s)",
     )
     running.add_argument(
+        "--idle-timeout",
+        type=duration_or_off(1),
+        metavar="DURATION",
+        help="when no event has arrived for that long, close all open windows; off: only events close windows. "
+        "available-now closes them at its end, unless off (default: as long as the window)",
+    )
+    running.add_argument(
         "--state-partitions",
         type=whole_number(1, 10_000),
         default=2,
@@ -122,12 +187,33 @@ def make_parser() -> OneLineParser:
 
 
 def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
-    """The pipeline, from its checks to its end."""
-    check_topic(spark, cluster, args.input_topic)
-    check_topic(spark, cluster, args.output_topic)
+    """Counts a stream or a bounded input, and says at the end where every event went."""
+    for topic_name in (args.input_topic if args.input is None else None, output_topic(args), args.rejects_topic):
+        if topic_name is not None:
+            check_topic(spark, cluster, topic_name)
+    ledger = run_stream(spark, args, cluster, stop) if args.input is None else run_bounded(spark, args, cluster)
+    log.info("summary: %s", json.dumps(ledger.summary()))
+    if args.summary:
+        args.summary.write_text(json.dumps(ledger.summary()) + "\n")
+
+
+def output_topic(args: argparse.Namespace) -> str | None:
+    """The topic results go to, or None when they go to standard output."""
+    return None if args.output == "-" else args.output_topic
+
+
+def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
+    """Parses records and decides which are events that count, as the flags say; see `events.parse_events`."""
+    max_future = None if args.max_future == "off" else args.max_future
+    return parse_events(records, max_future, args.max_age, args.ts_unit)
+
+
+def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Ledger:
+    """The pipeline from Kafka to its end."""
+    location = args.checkpoint_location
     check_parameters(
         spark,
-        args.checkpoint_location,
+        location,
         {
             "--input-topic": args.input_topic,
             "--window": args.window,
@@ -135,27 +221,71 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
             "--output-mode": args.output_mode,
             "--state-partitions": str(args.state_partitions),
         },
+        on_new=lambda: write_punctuation(spark, location, []),
     )
     source = read_topic(spark, cluster, args.input_topic, args.starting_offsets, args.max_offsets_per_trigger)
-    events = accept_events(parse_events(source))
+    judged = judge_events(source, args)
+    observed = observe_events(judged, to_seconds(args.window))
+    events = accept_events(observed).unionByName(read_punctuation(spark, location))
     counts = count_unique_users(events, args.window, args.watermark, args.rsd)
     records = make_records(counts, args.rsd, final=args.output_mode == "append")
-    writer = (
-        write_topic(records, cluster, args.output_topic)
-        .queryName(QUERY_NAME)
-        .outputMode(args.output_mode)
-        .option("checkpointLocation", query_location(args.checkpoint_location))
-    )
-    if args.trigger == "available-now":
-        writer = writer.trigger(availableNow=True)
+    if args.output == "-":
+        writer = records.writeStream.foreachBatch(print_values)
     else:
-        writer = writer.trigger(processingTime=args.trigger)
-    listener = ProgressListener()
+        addressed = address_records(records, args.output_topic)
+        if args.rejects_topic:
+            addressed = addressed.union(make_reject_records(reject_events(judged), args.rejects_topic))
+        writer = write_topic(addressed, cluster)
+    writer = (
+        writer.queryName(QUERY_NAME).outputMode(args.output_mode).option("checkpointLocation", query_location(location))
+    )
+    listener = ProgressListener(resume_ledger(spark, query_location(location)))
+    idle_seconds = None if args.idle_timeout == "off" else to_seconds(args.idle_timeout or args.window)
+    closer = IdleCloser(spark, location, idle_seconds, to_seconds(args.watermark), listener)
     spark.streams.addListener(listener)
     try:
-        run_until_stopped(writer.start(), stop)
+        if args.trigger == "available-now":
+            work_off(writer.trigger(availableNow=True), closer, idle_seconds is not None, stop)
+        else:
+            run_until_stopped(writer.trigger(processingTime=args.trigger).start(), stop, closer.close_when_idle)
     finally:
+        listener.wait_until_ended()
         spark.streams.removeListener(listener)
+    return listener.ledger
+
+
+def work_off(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: StopSignal) -> None:
+    """Runs until everything that is there is read, and with `close` until all its windows are closed."""
+    for round_ in range(CLOSING_ROUNDS):
+        if round_:
+            closer.close_windows()
+        run_until_stopped(writer.start(), stop, lambda _query: None)
+        closer.listener.wait_until_ended()
+        if stop.requested or not close or not closer.ledger.open:
+            return
+    # New events kept coming: their windows are not at their end.
+    log.info("windows are left open: events kept arriving")
+
+
+def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster) -> Ledger:
+    """The same pipeline over files or standard input: no watermark, nothing late, all windows closed."""
+    with open_input(args.input) as path:
+        records = read_lines(spark, path)
+        observation = Observation("events")
+        judged = judge_events(records, args)
+        observed = observe_events(judged, to_seconds(args.window), observation)
+        counts = count_unique_users(accept_events(observed), args.window, args.watermark, args.rsd)
+        # One task at the end, for order: results are few.
+        results = make_records(counts, args.rsd, final=True).coalesce(1).sortWithinPartitions("key")
+        if args.output == "-":
+            print_values(results, 0)
+        else:
+            write_topic_once(address_records(results, args.output_topic), cluster)
+        if args.rejects_topic:
+            write_topic_once(make_reject_records(reject_events(judged), args.rejects_topic), cluster)
+    ledger = Ledger()
+    ledger.add_batch(observation.get, watermark=math.inf)
+    return ledger
 
 
 def main(argv: Sequence[str] | None = None) -> None:

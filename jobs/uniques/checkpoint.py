@@ -1,8 +1,8 @@
 """What a checkpoint was made with, kept beside it.
 
-Spark refuses some changes with a stack trace, ignores others (state partitions) and lets others ruin the state. So the
-folder given as checkpoint location holds two: `query`, Spark's own, and `parameters`, written here through Spark, so
-that any file system Spark can reach will do.
+Spark refuses some changes with a stack trace, ignores others (state partitions) and lets others ruin the state. So
+the folder given as checkpoint location holds three: `query`, Spark's own, `parameters`, and `punctuation` (see `idle`),
+both written through Spark, so that any file system Spark can reach will do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from pyspark.sql import functions as F
 from uniques.lifecycle import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyspark.sql import SparkSession
 
 
 def query_location(location: str) -> str:
     """The folder for the query's own checkpoint."""
     return f"{location.rstrip('/')}/query"
+
+
+def punctuation_location(location: str) -> str:
+    """The folder for the times that close idle windows."""
+    return f"{location.rstrip('/')}/punctuation"
 
 
 def read_parameters(spark: SparkSession, location: str) -> dict[str, str] | None:
@@ -36,13 +43,16 @@ def read_parameters(spark: SparkSession, location: str) -> dict[str, str] | None
     return parameters
 
 
-def check_parameters(spark: SparkSession, location: str, parameters: dict[str, str]) -> None:
-    """Writes `parameters` (flag -> value) for a new checkpoint, compares them for an old one.
+def check_parameters(
+    spark: SparkSession, location: str, parameters: dict[str, str], on_new: Callable[[], None]
+) -> None:
+    """Writes `parameters` (flag -> value) for a new checkpoint, after `on_new`; compares them for an old one.
 
     Raises UsageError, one line, that lists every difference and says what to do.
     """
     made_with = read_parameters(spark, location)
     if made_with is None:
+        on_new()
         row = spark.createDataFrame([(json.dumps(parameters),)], "value STRING")
         row.coalesce(1).write.mode("overwrite").text(f"{location.rstrip('/')}/parameters")
         return

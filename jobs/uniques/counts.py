@@ -22,11 +22,14 @@ def count_unique_users(
 
     Takes `event_time` TIMESTAMP and `uid` STRING. Returns a row a window `[window_start, window_end)`: both
     TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, estimated with relative standard deviation `rsd` at the
-    most; `events` BIGINT, exact. On a stream a window is open until the watermark, `watermark` behind the largest
+    most; `events` BIGINT, exact. Rows with a null `uid` are punctuation: they move the watermark and are not counted.
+    On a stream a window is open until the watermark, `watermark` behind the largest
     event time seen, passes its end; events that come later are dropped. On a static frame `watermark` means nothing.
     """
     return (
         events.withWatermark("event_time", watermark)
+        # As a plain `uid IS NOT NULL` Spark would push it below the watermark, which punctuation then never reached.
+        .where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
         .groupBy(F.window("event_time", window))
         .agg(
             F.approx_count_distinct("uid", rsd).alias("unique_users"),

@@ -1,6 +1,6 @@
-"""The input contract: what an event is, and which events count.
+"""The input contract: what an event is, which events count, and why the others do not.
 
-An event is a JSON object with `ts`, unix seconds as a JSON number or a string of digits, and `uid`, a string; other
+An event is a JSON object with `ts`, unix time as a JSON number or a string of digits, and `uid`, a string; other
 fields, and fields of these names in nested objects, do not matter.
 """
 
@@ -11,36 +11,143 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame, Observation
 
 # `ts` as STRING: a BIGINT field would turn "1468244384" (quoted) into null. Only the fields that are needed, because
 # parsing is what costs.
-EVENT_SCHEMA = "ts STRING, uid STRING"
+EVENT_SCHEMA = "ts STRING, uid STRING, malformed STRING"
+
+# By default Spark also takes single quotes and NaN, which are no JSON.
+STRICT_JSON = {
+    "columnNameOfCorruptRecord": "malformed",
+    "allowSingleQuotes": "false",
+    "allowNonNumericNumbers": "false",
+}
+
+# Why a record is no countable event, in order of precedence: the list is closed, README explains each.
+REJECT_REASONS = (
+    "tombstone",
+    "invalid_utf8",
+    "not_an_object",
+    "not_json",
+    "missing_ts",
+    "bad_ts",
+    "missing_uid",
+    "ts_in_future",
+    "ts_too_old",
+    "ts_implausible",
+)
 
 # Year 10000 and later is no plausible time in seconds (milliseconds of today are), and Python can't show it.
 MAX_TS_SECONDS = 253_402_300_799
+TS_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+MAX_LONG = 2**63 - 1
+
+# A JSON value that is no object or array, to its end or to what may follow it.
+SCALAR = (
+    r"""^[ \t\r\n]*("([^"\\]|\\.)*"|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null)([ \t\r\n,\]}]|$)"""
+)
+
+# Most distinct windows in a batch that are accounted exactly: 7 days of minutes.
+MAX_WINDOWS_A_BATCH = 10_000
 
 
-def parse_events(records: DataFrame) -> DataFrame:
+def parse_events(
+    records: DataFrame,
+    max_future: str | None = None,
+    max_age: str | None = None,
+    ts_unit: str = "s",
+) -> DataFrame:
     """Parses the JSON in `value` (BINARY or STRING); keeps one row a record, never raises for what a value holds.
 
-    Returns `event_time` TIMESTAMP and `uid` STRING, both null when the record is not a countable event. The frame
-    carries the observation `events` (`read`, `accepted`: rows), which a StreamingQueryListener sees for every batch.
+    Adds to the columns of `records`: `event_time` TIMESTAMP and `uid` STRING, null unless the record is a countable
+    event, and `reject_reason` STRING, one of REJECT_REASONS or null. `ts_unit` is a key of TS_UNITS. When `records` has
+    an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than `max_future` after it or more
+    than `max_age` before it (durations such as `5 seconds`) are rejected. No clock is asked: a replay gives the same.
     """
-    event = F.from_json(F.col("value").cast("string"), EVENT_SCHEMA).alias("event")
-    # try_cast and a range check: an ANSI cast, or a time no timestamp can hold, would end the query.
+    text = F.col("value").cast("string")
+    event = F.from_json(text, EVENT_SCHEMA, STRICT_JSON)
+    parsed = records.withColumn("event", event)
+    # try_ functions and a range check: an ANSI error, or a time no timestamp can hold, would end the query.
     ts = F.expr("try_cast(event.ts AS BIGINT)")
-    uid = F.col("event.uid")
-    is_event = ts.between(0, MAX_TS_SECONDS) & (uid != "")
-    return (
-        records.select(event)
-        .select(F.when(is_event, ts.cast("timestamp")).alias("event_time"), F.when(is_event, uid).alias("uid"))
-        # The observation is also a barrier: without it Spark pushes the filters that follow below the parse and
-        # parses every record twice.
-        .observe("events", F.count(F.lit(1)).alias("read"), F.count("event_time").alias("accepted"))
+    timed = parsed.withColumn("ts_read", F.when(ts.between(0, largest_ts(ts_unit)), ts))
+    reason = (
+        F.when(F.col("value").isNull(), "tombstone")
+        .when(F.col("event.malformed").isNotNull() | F.col("event").isNull(), explain_malformed(text))
+        .when(F.col("event.ts").isNull(), "missing_ts")
+        .when(F.col("ts_read").isNull(), "bad_ts")
+        .when(F.col("event.uid").isNull() | (F.col("event.uid") == ""), "missing_uid")
+        # The parser puts U+FFFD for bytes that are no UTF-8: in `uid` they would make different users one.
+        .when(F.col("event.uid").contains("\ufffd") & ~F.is_valid_utf8(text), "invalid_utf8")
+    )
+    time = to_timestamp(F.col("ts_read"), ts_unit)
+    if "timestamp" in records.columns and (max_future or max_age):
+        # Kafka gives records of very old clients no time, -1: these can't be judged.
+        arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
+        if max_future:
+            latest = F.col("timestamp") + F.expr(f"INTERVAL {max_future}")
+            reason = reason.when(arrived & (time > latest), "ts_in_future")
+        if max_age:
+            earliest = F.col("timestamp") - F.expr(f"INTERVAL {max_age}")
+            reason = reason.when(arrived & (time < earliest), "ts_too_old")
+    judged = timed.withColumn("reject_reason", reason)
+    accepted = F.col("reject_reason").isNull()
+    return judged.select(
+        *records.columns,
+        F.when(accepted, time).alias("event_time"),
+        F.when(accepted, F.col("event.uid")).alias("uid"),
+        "reject_reason",
+    )
+
+
+def largest_ts(ts_unit: str) -> int:
+    """The largest `ts` that is a time, in its unit."""
+    return min(MAX_TS_SECONDS * TS_UNITS[ts_unit], MAX_LONG)
+
+
+def to_timestamp(ts: Column, ts_unit: str) -> Column:
+    """A BIGINT in `ts_unit`, within range, as TIMESTAMP."""
+    if ts_unit == "s":
+        return ts.cast("timestamp")
+    if ts_unit == "ns":
+        return F.timestamp_micros(F.floor(ts / 1_000).cast("bigint"))
+    return F.timestamp_micros(F.try_multiply(ts, F.lit(TS_UNITS["us"] // TS_UNITS[ts_unit])))
+
+
+def explain_malformed(text: Column) -> Column:
+    """Why a value that is no JSON object is none; evaluated for such values only."""
+    is_json = F.from_json(text, "ARRAY<STRING>", STRICT_JSON).isNotNull() | text.rlike(SCALAR)
+    return F.when(~F.is_valid_utf8(text), "invalid_utf8").when(is_json, "not_an_object").otherwise("not_json")
+
+
+def observe_events(parsed: DataFrame, window_seconds: int, observation: str | Observation = "events") -> DataFrame:
+    """Attaches the observation that `accounting` reads; rows and columns of `parse_events` stay as they are.
+
+    `read` BIGINT: rows; `rejected` and `windows` ARRAY<STRUCT<x DOUBLE, y DOUBLE>>: how many rows (y) were rejected for
+    the reason with index x, and how many accepted ones belong to the window that ends at second x. These histograms are
+    exact as long as no more distinct x occur than they have bins (Spark's NumericHistogram merges bins only then).
+
+    The observation is also a barrier: without it Spark pushes the filters that follow below the parse, and parses
+    every record twice.
+    """
+    code = F.when(
+        F.col("reject_reason").isNotNull(), F.array_position(F.lit(list(REJECT_REASONS)), F.col("reject_reason"))
+    )
+    end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
+    return parsed.observe(
+        observation,
+        F.count(F.lit(1)).alias("read"),
+        F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS))).alias("rejected"),
+        # DOUBLE, because for integers Spark cuts the fractions that merging leaves, and is off by one.
+        F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH)).alias("windows"),
     )
 
 
 def accept_events(parsed: DataFrame) -> DataFrame:
     """Keeps the countable events of `parse_events`: `event_time` TIMESTAMP, `uid` STRING, neither null."""
-    return parsed.where(F.col("event_time").isNotNull())
+    return parsed.where(F.col("reject_reason").isNull()).select("event_time", "uid")
+
+
+def reject_events(parsed: DataFrame) -> DataFrame:
+    """Keeps the other records of `parse_events`, with all their columns and `reject_reason`."""
+    return parsed.where(F.col("reject_reason").isNotNull())

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
 
 from uniques.lifecycle import JobError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 # Measured on 2 kB events: Kafka's defaults (1 MiB a partition, 500 records a poll) leave the reader waiting; Spark
@@ -25,8 +26,13 @@ FETCH_PROPERTIES = {
     "max.poll.records": "5000",
     "receive.buffer.bytes": "1048576",
 }
-# Results are few and small; what counts is that none is lost.
-PRODUCER_PROPERTIES = {"acks": "all", "compression.type": "lz4"}
+# Results are few and small; what counts is that none is lost. A rejected event may be as large as the broker took it.
+PRODUCER_PROPERTIES = {
+    "acks": "all",
+    "compression.type": "lz4",
+    "max.request.size": "134217728",
+    "buffer.memory": "134217728",
+}
 
 # Spark sets these itself and refuses to start when they are given.
 RESERVED_PROPERTIES = {
@@ -150,6 +156,51 @@ def read_topic(
     )
 
 
-def write_topic(records: DataFrame, cluster: KafkaCluster, topic: str) -> DataStreamWriter:
-    """A writer, not yet started, of `key`, `value` records to a topic: at least once, acknowledged by all replicas."""
-    return records.writeStream.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES)).option("topic", topic)
+def write_topic(records: DataFrame, cluster: KafkaCluster) -> DataStreamWriter:
+    """A writer, not yet started, of records with `topic`, `key`, `value` and perhaps `headers`: at least once."""
+    return records.writeStream.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES))
+
+
+def write_topic_once(records: DataFrame, cluster: KafkaCluster) -> None:
+    """Writes the records of a static frame, as `write_topic` does for a stream."""
+    records.write.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES)).save()
+
+
+def make_reject_records(rejected: DataFrame, topic: str) -> DataFrame:
+    """Turns rows of `events.reject_events` into records for a topic: key and value as they came, the rest in headers.
+
+    Headers are text: `reason`, and `topic`, `partition`, `offset`, `arrival_time` (ISO 8601 UTC, milliseconds) of the
+    record that was rejected. Takes the columns of Kafka's source; where they are missing (files), so are the headers.
+    """
+    arrival = F.to_csv(F.struct("timestamp"), {"timeZone": "UTC", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSS'Z'"})
+    columns = {
+        "topic": F.col("topic"),
+        "partition": F.col("partition"),
+        "offset": F.col("offset"),
+        "arrival_time": arrival,
+    }
+    from_kafka = "offset" in rejected.columns
+    headers = [make_header("reason", F.col("reject_reason"))]
+    headers += [make_header(name, column) for name, column in columns.items()] if from_kafka else []
+    key = F.col("key") if from_kafka else F.lit(None).cast("binary")
+    return rejected.select(
+        F.lit(topic).alias("topic"),
+        key.alias("key"),
+        F.col("value").cast("binary").alias("value"),
+        F.array(*headers).alias("headers"),
+    )
+
+
+def make_header(name: str, value: Column) -> Column:
+    """A Kafka record header, as Spark's sink takes it."""
+    return F.struct(F.lit(name).alias("key"), value.cast("string").cast("binary").alias("value"))
+
+
+def address_records(records: DataFrame, topic: str) -> DataFrame:
+    """Adds to `key`, `value` records the topic they go to, and no headers, so that rejected ones can join them."""
+    return records.select(
+        F.lit(topic).alias("topic"),
+        F.col("key").cast("binary").alias("key"),
+        F.col("value").cast("binary").alias("value"),
+        F.lit(None).cast("array<struct<key: string, value: binary>>").alias("headers"),
+    )

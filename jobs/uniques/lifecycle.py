@@ -149,11 +149,11 @@ class StopSignal:
         return self._requested.is_set()
 
 
-def run_until_stopped(query: StreamingQuery, stop: StopSignal) -> None:
+def run_until_stopped(query: StreamingQuery, stop: StopSignal, on_poll: Callable[[StreamingQuery], None]) -> None:
     """Waits until the query ends by itself or a stop is requested; lets a running batch finish first, for a while.
 
-    A batch that is not done after BATCH_GRACE_SECONDS is abandoned: the next start does it again from the checkpoint.
-    Raises JobError with the cause in one line when the query failed.
+    Calls `on_poll` every POLL_SECONDS meanwhile. A batch that is not done after BATCH_GRACE_SECONDS is abandoned: the
+    next start does it again from the checkpoint. Raises JobError with the cause in one line when the query failed.
     """
     try:
         while not query.awaitTermination(POLL_SECONDS):  # type: ignore[arg-type]
@@ -162,6 +162,7 @@ def run_until_stopped(query: StreamingQuery, stop: StopSignal) -> None:
                 wait_for_batch(query)
                 query.stop()
                 return
+            on_poll(query)
     except StreamingQueryException as error:
         raise JobError(explain_failure(str(error))) from error
 

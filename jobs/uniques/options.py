@@ -55,6 +55,18 @@ def duration(minimum_seconds: int) -> Callable[[str], str]:
     return parse
 
 
+def to_seconds(duration_text: str) -> int:
+    """Seconds of a duration that the type `duration` returned."""
+    count, unit = duration_text.split()
+    return int(count) * SECONDS[unit.removesuffix("s")]
+
+
+def duration_or_off(minimum_seconds: int) -> Callable[[str], str]:
+    """A type for what `duration` takes, and `off`."""
+    parse = duration(minimum_seconds)
+    return lambda text: text if text == "off" else parse(text)
+
+
 def trigger(text: str) -> str:
     """A type for `available-now` or a duration, which may be in milliseconds."""
     if text == "available-now":

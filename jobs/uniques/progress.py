@@ -1,13 +1,17 @@
-"""What a person sees while the job runs: one line a batch."""
+"""What a person sees while the job runs: one line a batch, and a summary at the end."""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.streaming.listener import StreamingQueryListener
+
+from uniques.accounting import parse_watermark
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.listener import (
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
         StreamingQueryProgress,
     )
 
+    from uniques.accounting import Ledger
+
 log = logging.getLogger("uniques")
 
 
@@ -27,7 +33,6 @@ class BatchProgress:
 
     batch: int
     events: int
-    accepted: int
     seconds: float
     watermark: str
     lag: int
@@ -38,9 +43,9 @@ class BatchProgress:
         """The batch as one line of `name=value`."""
         rate = self.events / self.seconds if self.seconds else 0.0
         return (
-            f"batch={self.batch} events={self.events} rejected={self.events - self.accepted} "
-            f"events/s={rate:.0f} seconds={self.seconds:.1f} watermark={self.watermark} lag={self.lag} "
-            f"open_windows={self.open_windows} rows_written={self.rows_written}"
+            f"batch={self.batch} events={self.events} events/s={rate:.0f} seconds={self.seconds:.1f} "
+            f"watermark={self.watermark} lag={self.lag} open_windows={self.open_windows} "
+            f"rows_written={self.rows_written}"
         )
 
 
@@ -57,38 +62,71 @@ def count_lag(source: Any) -> int:
 
 
 def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
-    """Reads a StreamingQueryProgress of a query over `parse_events`."""
+    """Reads a StreamingQueryProgress of a query over `events.observe_events`."""
     observed = progress.observedMetrics.get("events")
     watermark = progress.eventTime.get("watermark", "")
     return BatchProgress(
         batch=progress.batchId,
-        events=observed.read if observed else 0,
-        accepted=observed.accepted if observed else 0,
+        events=observed["read"] if observed else 0,
         seconds=progress.durationMs.get("triggerExecution", 0) / 1000,
-        watermark="-" if not watermark or watermark.startswith("1970-01-01T00:00:00.000") else watermark,
+        watermark=watermark if parse_watermark(watermark) else "-",
         lag=sum(count_lag(source) for source in progress.sources),
         open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
         rows_written=max(0, progress.sink.numOutputRows),
     )
 
 
+def describe_totals(totals: dict[str, int]) -> str:
+    """A ledger's totals as one line of `name=value`."""
+    return " ".join(f"{name}={number}" for name, number in totals.items())
+
+
 class ProgressListener(StreamingQueryListener):
-    """Logs a line for every batch that did something, and one every 10 s (Spark's idle interval) otherwise."""
+    """Keeps the ledger, and logs a line for every batch that did something.
+
+    When nothing happens a line comes every 10 s, Spark's idle interval. Spark calls it on a thread of its own, after
+    the batch; `wait_until_ended` waits for its last call.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        """`ledger` is that of the runs that start from now on."""
+        self.ledger = ledger
+        self.last_event = time.monotonic()
+        self._runs: set[str] = set()
+        self._ended = threading.Event()
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
-        """Says that the query runs."""
+        """Says that the query runs; Spark calls this before the query's start returns."""
+        self._runs.add(str(event.runId))
+        self._ended.clear()
+        self.last_event = time.monotonic()
         log.info("started query %s, run %s", event.name, event.runId)
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        """Logs the batch."""
-        batch = describe_batch(event.progress)
+        """Books the batch and logs it."""
+        progress = event.progress
+        if str(progress.runId) not in self._runs:
+            return
+        batch = describe_batch(progress)
+        self.ledger.add_batch(
+            progress.observedMetrics.get("events"), parse_watermark(progress.eventTime.get("watermark"))
+        )
+        if batch.events:
+            self.last_event = time.monotonic()
         if batch.events or batch.rows_written:
-            log.info(batch.line())
+            log.info("%s | total %s", batch.line(), describe_totals(self.ledger.totals()))
 
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: ARG002, N802
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Says that nothing arrives."""
-        log.info("idle: no new events")
+        if str(event.runId) in self._runs:
+            log.info("idle: no new events")
 
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: ARG002, N802
-        """Says that the query ended; why, `run_until_stopped` says."""
-        log.info("query ended")
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
+        """The last call of a run; why it ended, `run_until_stopped` says."""
+        if str(event.runId) in self._runs:
+            self._ended.set()
+
+    def wait_until_ended(self, timeout_seconds: float = 10.0) -> None:
+        """Returns when all batches of the last run are booked."""
+        if self._runs:
+            self._ended.wait(timeout_seconds)

@@ -19,8 +19,11 @@ import unique_users
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from generate_events import Event, Settings, generate_events
 from load_events import load_lines
-from uniques.checkpoint import read_parameters
-from uniques.kafka import check_topic
+from uniques.checkpoint import query_location, read_parameters
+from uniques.counts import count_unique_users, make_records
+from uniques.events import accept_events, observe_events, parse_events
+from uniques.idle import read_punctuation, write_punctuation
+from uniques.kafka import KafkaCluster, address_records, check_topic, read_topic, write_topic
 from uniques.lifecycle import JobError, StopSignal, UsageError
 from uniques.options import cluster_of
 
@@ -141,7 +144,7 @@ def test_append_writes_every_closed_minute_once(
     load_lines((event.line for event in events), broker.bootstrap_servers, source)
     job.run(
         *("--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(tmp_path / "checkpoint")),
-        *("--trigger", "available-now", "--max-offsets-per-trigger", "2500"),
+        *("--trigger", "available-now", "--max-offsets-per-trigger", "2500", "--idle-timeout", "off"),
     )
     exact = count_exactly(events)
     assert len(exact) == 4
@@ -223,7 +226,7 @@ def test_a_restart_in_the_middle_goes_on_from_the_checkpoint(
     events = make_events(events=12_000, rate=50)
     source, sink = new_topic("in", 2), new_topic("out")
     flags = ["--input-topic", source, "--output-topic", sink, "--trigger", "available-now"]
-    flags += ["--checkpoint-location", str(tmp_path / "checkpoint")]
+    flags += ["--idle-timeout", "off", "--checkpoint-location", str(tmp_path / "checkpoint")]
     for half in (events[:7_000], events[7_000:]):  # the cut is in the middle of a minute
         load_lines((event.line for event in half), broker.bootstrap_servers, source)
         with submit(broker, tmp_path, *flags, zone="Europe/Zurich") as process:
@@ -265,7 +268,7 @@ def test_a_signal_stops_the_job_cleanly_and_a_restart_continues(
     assert "Traceback" not in "".join(said)
 
     load_lines((event.line for event in events[4_000:]), broker.bootstrap_servers, source)
-    job.run(*flags, "--trigger", "available-now")
+    job.run(*flags, "--trigger", "available-now", "--idle-timeout", "off")
     exact = count_exactly(events)
     # At least once: a batch cut short may have written its record already, and writes an equal one again.
     records = dict(read_records(broker, sink))
@@ -277,19 +280,17 @@ def test_a_signal_stops_the_job_cleanly_and_a_restart_continues(
 def test_the_running_query_parses_json_once(
     spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
-    from uniques.counts import count_unique_users, make_records
-    from uniques.events import accept_events, parse_events
-    from uniques.kafka import KafkaCluster, read_topic, write_topic
-
     source, sink = new_topic("in"), new_topic("out")
     load_lines([b'{"ts":1,"uid":"a"}'], broker.bootstrap_servers, source)
     cluster = KafkaCluster(broker.bootstrap_servers)
-    counts = count_unique_users(
-        accept_events(parse_events(read_topic(spark, cluster, source, "earliest", 10))), rsd=0.3
-    )
-    records = make_records(counts, 0.3, final=True)
-    writer = write_topic(records, cluster, sink).option("checkpointLocation", str(tmp_path / "checkpoint"))
+    write_punctuation(spark, str(tmp_path), [])
+    observed = observe_events(parse_events(read_topic(spark, cluster, source, "earliest", 10), "5 seconds"), 60)
+    events = accept_events(observed).unionByName(read_punctuation(spark, str(tmp_path)))
+    records = address_records(make_records(count_unique_users(events, rsd=0.3), 0.3, final=True), sink)
+    writer = write_topic(records, cluster).option("checkpointLocation", query_location(str(tmp_path)))
     query = writer.trigger(availableNow=True).start()
     query.awaitTermination()
     plan = query._jsq.explainInternal(False)
-    assert plan.count("from_json(") == 1
+    assert plan.count("from_json(StructField(ts,") == 1
+    # Below the watermark this filter would remove punctuation before it can close a window.
+    assert plan.index("isnotnull(uid") < plan.index("EventTimeWatermark")

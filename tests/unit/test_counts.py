@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from chispa import assert_df_equality
 from uniques.counts import count_unique_users, make_records, relative_error
-from uniques.events import accept_events, parse_events
+from uniques.events import accept_events, observe_events, parse_events
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -88,9 +88,9 @@ def test_a_running_count_says_so(spark: SparkSession) -> None:
 
 def test_the_optimised_plan_parses_json_once(spark: SparkSession) -> None:
     raw = spark.createDataFrame([(bytearray(b"{}"),)], "value BINARY")
-    counts = make_records(count_unique_users(accept_events(parse_events(raw))), rsd=0.02, final=True)
-    plan = counts._jdf.queryExecution().optimizedPlan().toString()
-    assert plan.count("from_json(") == 1
+    events = accept_events(observe_events(parse_events(raw), window_seconds=60))
+    plan = make_records(count_unique_users(events), 0.02, final=True)._jdf.queryExecution().optimizedPlan().toString()
+    assert plan.count("from_json(StructField(ts,") == 1
 
 
 def test_the_notebook_lines_of_the_readme(spark: SparkSession) -> None:

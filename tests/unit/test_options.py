@@ -26,6 +26,14 @@ def test_every_flag_has_a_default_that_works() -> None:
         "rsd": 0.02,
         "max_offsets_per_trigger": 250_000,
         "state_partitions": 2,
+        "input": None,
+        "output": None,
+        "summary": None,
+        "rejects_topic": None,
+        "ts_unit": "s",
+        "max_future": "5 seconds",
+        "max_age": None,
+        "idle_timeout": None,
     }
 
 

@@ -1,0 +1,117 @@
+"""Accounting that adds up: where every event that was read went.
+
+    carried + read == counted + rejected + late + in open windows
+
+holds after every batch of a run; `carried` are the events in windows that were open when the run began.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import functions as F
+
+from uniques.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyspark.sql import SparkSession
+
+Observed = Any  # the Row, or the dict, of the observation of `events.observe_events`
+
+
+def parse_watermark(text: str | None) -> float:
+    """A progress event's watermark, ISO 8601, in unix seconds; 0 before the first one."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+
+
+def read_histogram(bins: Any) -> tuple[Counter[int], bool]:
+    """What `histogram_numeric` counted, as x -> number; and whether it is exact (no different x share a bin)."""
+    counts: Counter[int] = Counter()
+    exact = True
+    for bin_ in bins or []:
+        counts[round(bin_["x"])] += round(bin_["y"])
+        # Merging equal x leaves fractions of about 1e-8.
+        exact = exact and abs(bin_["x"] - round(bin_["x"])) < 1e-3
+    return counts, exact
+
+
+class Ledger:
+    """Where the events of one run went, in events; windows are known by their end, in unix seconds."""
+
+    def __init__(self, open_windows: Mapping[int, int] | None = None, late_until: float = 0.0) -> None:
+        """Starts with the windows left open by the run before and the watermark its last batch used."""
+        self.open: Counter[int] = Counter(open_windows or {})
+        self.carried = sum(self.open.values())
+        self.read = 0
+        self.counted = 0
+        self.late = 0
+        self.rejected: Counter[str] = Counter()
+        self.exact = True
+        self._late_until = late_until
+
+    def add_batch(self, observed: Observed | None, watermark: float) -> None:
+        """Books a micro-batch: its observation, and the watermark its progress shows.
+
+        Spark drops the late events of a batch by the watermark of the batch before, and closes windows by its own.
+        """
+        if observed is not None:
+            self.read += observed["read"]
+            reasons, _ = read_histogram(observed["rejected"])
+            for index, number in reasons.items():
+                self.rejected[REJECT_REASONS[index]] += number
+            windows, exact = read_histogram(observed["windows"])
+            self.exact = self.exact and exact and len(windows) < MAX_WINDOWS_A_BATCH
+            for end, number in windows.items():
+                if end <= self._late_until:
+                    self.late += number
+                else:
+                    self.open[end] += number
+        self.close_windows(watermark)
+        self._late_until = watermark
+
+    def close_windows(self, watermark: float) -> None:
+        """Books all windows that end at `watermark` or before as counted."""
+        for end in [end for end in self.open if end <= watermark]:
+            self.counted += self.open.pop(end)
+
+    def totals(self) -> dict[str, int]:
+        """The terms of the equation."""
+        return {
+            "carried": self.carried,
+            "read": self.read,
+            "counted": self.counted,
+            "rejected": sum(self.rejected.values()),
+            "late": self.late,
+            "in_open_windows": sum(self.open.values()),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The totals, the rejected ones by reason, and whether `late` is exact."""
+        reasons = {reason: self.rejected[reason] for reason in REJECT_REASONS if self.rejected[reason]}
+        return {**self.totals(), "rejected_by_reason": reasons, "open_windows": len(self.open), "exact": self.exact}
+
+
+def resume_ledger(spark: SparkSession, query_location: str) -> Ledger:
+    """A ledger that goes on where a checkpoint stands: its open windows, read from Spark's own state.
+
+    A checkpoint with no finished batch gives an empty one.
+    """
+    location = query_location.rstrip("/")
+    try:
+        last = spark.read.format("state-metadata").load(location).agg(F.max("maxBatchId")).collect()[0][0]
+    except Exception as error:
+        # Before the first batch there is no state; the reader has an error class for that, and others for the rest.
+        if "STDS_" not in str(error) and "PATH_NOT_FOUND" not in str(error):
+            raise
+        return Ledger()
+    if last is None:
+        return Ledger()
+    state = spark.read.format("statestore").option("batchId", last).load(location)
+    rows = state.select(F.unix_seconds("key.window.end").alias("end"), F.col("value.count").alias("events")).collect()
+    metadata = json.loads(spark.read.text(f"{location}/offsets/{last}").collect()[1].value)
+    return Ledger({row["end"]: row["events"] for row in rows}, metadata["batchWatermarkMs"] / 1000)

@@ -1,0 +1,62 @@
+"""The other two edges: bounded input from files and standard input, results on standard output."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from pyspark.errors import AnalysisException
+
+from uniques.lifecycle import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[str]:
+    """The path Spark can read: `path` itself, or for `-` a temporary file with what standard input holds."""
+    if path != "-":
+        yield path
+        return
+    # Spark reads files, not pipes; the copy costs disk space, not memory.
+    with tempfile.TemporaryDirectory(prefix="unique-users-") as folder:
+        copy = Path(folder) / "stdin.jsonl"
+        with open_stdin() as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        yield str(copy)
+
+
+def open_stdin() -> IO[bytes]:
+    """Standard input of whoever started the job; raises UsageError where it can't be had.
+
+    spark-submit keeps it to itself and gives Python an empty one, so under it the parent's is opened.
+    """
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return sys.stdin.buffer
+    try:
+        return Path(f"/proc/{os.getppid()}/fd/0").open("rb")
+    except OSError as error:
+        raise UsageError("--input -: standard input of spark-submit can't be read here; give a file") from error
+
+
+def read_lines(spark: SparkSession, path: str) -> DataFrame:
+    """The lines of a file or folder, `.gz` too, as `value` STRING; raises UsageError when there is none."""
+    try:
+        # Only a line feed ends a line, as when the file is loaded into Kafka line by line.
+        return spark.read.text(path, lineSep="\n").select("value")
+    except AnalysisException as error:
+        raise UsageError(f"--input {path}: {str(error).splitlines()[0]}") from error
+
+
+def print_values(records: DataFrame, _batch: int) -> None:
+    """Prints the values of `key`, `value` records to standard output, a line each, in order of key."""
+    for record in sorted(records.collect()):
+        print(record["value"], flush=True)

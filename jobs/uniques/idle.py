@@ -1,0 +1,82 @@
+"""Closing the windows of a stream that fell silent, and of one that ended.
+
+Spark's watermark moves with events only. A second source gives it what it needs: punctuation, rows with a time and no
+user, from files that the job itself writes beside the checkpoint once nothing has arrived for a while. The customer's
+topic is never written to, and the counts leave punctuation out (`counts.count_unique_users`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from uniques.checkpoint import punctuation_location
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+    from uniques.accounting import Ledger
+    from uniques.progress import ProgressListener
+
+
+def write_punctuation(spark: SparkSession, location: str, seconds: list[int]) -> None:
+    """Adds times, unix seconds, to the punctuation of a checkpoint; none makes the folder that the source reads."""
+    rows = spark.createDataFrame([(str(second),) for second in seconds], "value STRING")
+    rows.coalesce(1).write.mode("append").text(punctuation_location(location))
+
+
+def read_punctuation(spark: SparkSession, location: str) -> DataFrame:
+    """A stream of punctuation as events: `event_time` TIMESTAMP, `uid` STRING, always null.
+
+    It belongs to the plan of every checkpoint, because Spark does not let sources be added later.
+    """
+    files = spark.readStream.option("cleanSource", "delete").text(punctuation_location(location))
+    return files.select(
+        F.expr("try_cast(value AS BIGINT)").cast("timestamp").alias("event_time"),
+        F.lit(None).cast("string").alias("uid"),
+    )
+
+
+class IdleCloser:
+    """Writes punctuation when nothing has arrived for `timeout_seconds`; never when that is None."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        location: str,
+        timeout_seconds: float | None,
+        watermark_seconds: int,
+        listener: ProgressListener,
+    ) -> None:
+        """`watermark_seconds` is the delay of the query's watermark."""
+        self._spark = spark
+        self._location = location
+        self._timeout_seconds = timeout_seconds
+        self._watermark_seconds = watermark_seconds
+        self.listener = listener
+        self._closed: int | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is open."""
+        return self.listener.ledger
+
+    def close_when_idle(self, query: StreamingQuery) -> None:
+        """Closes all open windows when the stream has been idle long enough; to be called again and again."""
+        if self._timeout_seconds is None or not self.ledger.open or max(self.ledger.open) == self._closed:
+            return
+        if time.monotonic() - self.listener.last_event < self._timeout_seconds:
+            return
+        status = query.status
+        # Events may have arrived that no finished batch shows yet.
+        if not status["isDataAvailable"] and not (status["isTriggerActive"] and "Processing" in status["message"]):
+            self.close_windows()
+
+    def close_windows(self) -> None:
+        """Moves the watermark to the end of the last open window with the next batch."""
+        self._closed = max(self.ledger.open)
+        write_punctuation(self._spark, self._location, [math.ceil(self._closed + self._watermark_seconds)])
