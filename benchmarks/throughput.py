@@ -106,7 +106,13 @@ def main() -> None:
         broker.create_topic("out")
         events = generate_events(Settings(events=args.events))
         load_lines((event.line for event in events), broker.bootstrap_servers, "in", progress=True)
-        spark = SparkSession.builder.master("local[2]").appName("throughput").getOrCreate()
+        spark = (
+            SparkSession.builder.master("local[2]")
+            .appName("throughput")
+            # Every run leaves its consumers, with what they fetched, in the cache for five minutes.
+            .config("spark.driver.memory", "6g")
+            .getOrCreate()
+        )
         bench = Bench(spark, broker.bootstrap_servers, Path(folder), args.batch, args.state_partitions)
         ways: dict[str, Callable[[], float]] = {READ_ONLY: bench.read_only}
         for rsd in args.rsd:
