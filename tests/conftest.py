@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka_broker import KafkaBroker
 from pyspark.sql import SparkSession
+from support import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,3 +54,9 @@ def new_topic(broker: KafkaBroker) -> Callable[..., str]:
         return name
 
     return create
+
+
+@pytest.fixture
+def job(spark: SparkSession, broker: KafkaBroker) -> InProcess:
+    """The job's pipeline, run inside the tests' own session."""
+    return InProcess(spark, broker)

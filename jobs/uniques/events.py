@@ -80,7 +80,7 @@ def parse_events(
         # The parser puts U+FFFD for bytes that are no UTF-8: in `uid` they would make different users one.
         .when(F.col("event.uid").contains("\ufffd") & ~F.is_valid_utf8(text), "invalid_utf8")
     )
-    time = to_timestamp(F.col("ts_read"), ts_unit)
+    time = to_timestamp("ts_read", ts_unit)
     if "timestamp" in records.columns and (max_future or max_age):
         # Kafka gives records of very old clients no time, -1: these can't be judged.
         arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
@@ -105,13 +105,13 @@ def largest_ts(ts_unit: str) -> int:
     return min(MAX_TS_SECONDS * TS_UNITS[ts_unit], MAX_LONG)
 
 
-def to_timestamp(ts: Column, ts_unit: str) -> Column:
-    """A BIGINT in `ts_unit`, within range, as TIMESTAMP."""
+def to_timestamp(column: str, ts_unit: str) -> Column:
+    """A BIGINT column in `ts_unit`, within range, as TIMESTAMP; nanoseconds are cut to microseconds."""
     if ts_unit == "s":
-        return ts.cast("timestamp")
+        return F.col(column).cast("timestamp")
     if ts_unit == "ns":
-        return F.timestamp_micros(F.floor(ts / 1_000).cast("bigint"))
-    return F.timestamp_micros(F.try_multiply(ts, F.lit(TS_UNITS["us"] // TS_UNITS[ts_unit])))
+        return F.expr(f"timestamp_micros({column} DIV 1000)")
+    return F.expr(f"timestamp_micros(try_multiply({column}, {TS_UNITS['us'] // TS_UNITS[ts_unit]}))")
 
 
 def explain_malformed(text: Column) -> Column:

@@ -2,137 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections import defaultdict
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import unique_users
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-from generate_events import Event, Settings, generate_events
 from load_events import load_lines
+from support import (
+    ROOT,
+    SPARK_SUBMIT,
+    InProcess,
+    assert_close,
+    count_exactly,
+    make_events,
+    plain_environment,
+    read_records,
+    submit,
+)
 from uniques.checkpoint import query_location, read_parameters
 from uniques.counts import count_unique_users, make_records
 from uniques.events import accept_events, observe_events, parse_events
 from uniques.idle import read_punctuation, write_punctuation
 from uniques.kafka import KafkaCluster, address_records, check_topic, read_topic, write_topic
-from uniques.lifecycle import JobError, StopSignal, UsageError
+from uniques.lifecycle import JobError, UsageError
 from uniques.options import cluster_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from kafka_broker import KafkaBroker
     from pyspark.sql import SparkSession
-
-ROOT = Path(__file__).resolve().parents[2]
-SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
-
-
-def read_records(broker: KafkaBroker, topic: str) -> list[tuple[str, dict[str, Any]]]:
-    """All records of a topic with one partition, `(key, value)`, in order."""
-    consumer = Consumer(
-        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "tests", "enable.partition.eof": True}
-    )
-    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-    records: list[tuple[str, dict[str, Any]]] = []
-    while True:
-        message = consumer.poll(10)
-        assert message is not None
-        error = message.error()
-        if error is not None:
-            assert error.code() == KafkaError._PARTITION_EOF
-            consumer.close()
-            return records
-        records.append(((message.key() or b"").decode(), json.loads(message.value() or b"")))
-
-
-def utc(ts: int) -> str:
-    return datetime.fromtimestamp(ts, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def count_exactly(events: list[Event]) -> dict[str, tuple[int, int]]:
-    """Window start -> (unique users, events), by sets."""
-    users = defaultdict(set)
-    number: dict[str, int] = defaultdict(int)
-    for event in events:
-        if event.ts is not None and event.uid is not None:
-            start = utc(event.ts - event.ts % 60)
-            users[start].add(event.uid)
-            number[start] += 1
-    return {start: (len(users[start]), number[start]) for start in sorted(users)}
-
-
-def assert_close(value: dict[str, Any], exact: tuple[int, int]) -> None:
-    users, events = exact
-    assert value["events"] == events
-    assert abs(value["unique_users"] / users - 1) <= 3 * value["relative_error"]
-    start = datetime.fromisoformat(value["window_start"].replace("Z", "+00:00"))
-    end = datetime.fromisoformat(value["window_end"].replace("Z", "+00:00"))
-    assert (end - start).total_seconds() == 60
-
-
-def make_events(**settings: Any) -> list[Event]:
-    return list(generate_events(Settings(**{"size": 300, "malformed": 0.01, "users": 4_000, "seed": 3, **settings})))
-
-
-class InProcess:
-    """Runs the job's pipeline inside the tests' own session."""
-
-    def __init__(self, spark: SparkSession, broker: KafkaBroker) -> None:
-        self._spark = spark
-        self._broker = broker
-
-    def run(self, *flags: str) -> None:
-        parser = unique_users.make_parser()
-        args = parser.parse_args(["--bootstrap-servers", self._broker.bootstrap_servers, "--rsd", "0.05", *flags])
-        before = {name: self._spark.conf.get(name) for name in ("spark.sql.session.timeZone",)}
-        self._spark.conf.set("spark.sql.session.timeZone", "UTC")
-        self._spark.conf.set("spark.sql.shuffle.partitions", args.state_partitions)
-        try:
-            unique_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
-        finally:
-            for name, value in before.items():
-                self._spark.conf.set(name, value or "")
-
-
-@pytest.fixture
-def job(spark: SparkSession, broker: KafkaBroker) -> InProcess:
-    return InProcess(spark, broker)
-
-
-def plain_environment() -> dict[str, str]:
-    """The environment without what the tests' own session set."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
-
-
-@contextmanager
-def submit(broker: KafkaBroker, folder: Path, *flags: str, zone: str = "UTC") -> Iterator[subprocess.Popen[str]]:
-    """The job as its users start it, from another folder, without the virtual environment on PATH."""
-    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
-    process = subprocess.Popen(
-        [*command, "--bootstrap-servers", broker.bootstrap_servers, *flags],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=folder,
-        env={**plain_environment(), "TZ": zone},
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

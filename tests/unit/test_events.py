@@ -1,99 +1,98 @@
+"""What counts as an event, and what each other record is rejected for."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from chispa import assert_df_equality
-from uniques.events import accept_events, parse_events
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import Observation
+from uniques.accounting import Ledger
+from uniques.events import REJECT_REASONS, accept_events, observe_events, parse_events, reject_events
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 T = 1468244384
+GOOD = b'{"ts":1468244384,"uid":"a"}'
 
 
-def parse(spark: SparkSession, values: list[str | None]) -> list[tuple[int | None, str | None]]:
-    """`(ts, uid)` of each value, in order; (None, None) for what is no countable event."""
-    frame = spark.createDataFrame([(value,) for value in values], "value STRING").coalesce(1)
-    rows = parse_events(frame).selectExpr("unix_seconds(event_time) AS ts", "uid").collect()
-    return [(row.ts, row.uid) for row in rows]
+def judge(
+    spark: SparkSession, values: list[bytes | None], **flags: Any
+) -> list[tuple[int | None, str | None, str | None]]:
+    """`(ts, uid, reason)` of each value, in order."""
+    frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
+    judged = parse_events(frame, **flags).orderBy("i")
+    rows = judged.selectExpr("unix_seconds(event_time) AS ts", "uid", "reject_reason").collect()
+    return [(row.ts, row.uid, row.reject_reason) for row in rows]
+
+
+def read_table() -> dict[str, tuple[bytes | None, str]]:
+    """README's table of records: what it is -> (value, what it is counted as)."""
+    rows = re.findall(r"^\| ([^|`]+) \| `(b'.+?|None)` \| (?:counted|`(\w+)`)([^|]*)\|$", README, re.MULTILINE)
+    # The values are Python expressions, because some are as long as a book.
+    return {what: (eval(value, {"__builtins__": {}}), reason or "counted") for what, value, reason, _ in rows}
+
+
+def test_every_record_of_the_readme_is_counted_as_it_says(spark: SparkSession) -> None:
+    table = read_table()
+    assert len(table) >= 40
+    found = judge(spark, [value for value, _ in table.values()])
+    said = {what: reason or "counted" for what, (_, _, reason) in zip(table, found, strict=True)}
+    assert said == {what: reason for what, (_, reason) in table.items()}
+    # Every reason that the value alone can give is shown.
+    given_reasons = {reason for _, reason in table.values()} - {"counted"}
+    assert given_reasons == set(REJECT_REASONS) - {"ts_in_future", "ts_too_old", "ts_implausible"}
+
+
+def test_the_readme_explains_every_reason() -> None:
+    assert tuple(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", README.split("## Events")[1], re.MULTILINE)) == REJECT_REASONS
 
 
 COUNTABLE = {
-    "number": ('{"ts":1468244384,"uid":"a"}', T, "a"),
-    "string of digits": ('{"ts":"1468244384","uid":"a"}', T, "a"),
-    "uid first, ts last": ('{"uid":"a","x":1,"ts":1468244384}', T, "a"),
+    "uid first, ts last": (b'{"uid":"a","x":1,"ts":1468244384}', T, "a"),
+    "string of digits": (b'{"ts":"1468244384","uid":"a"}', T, "a"),
     "nested objects repeat both names": (
-        '{"n":{"ts":1,"uid":"x"},"l":[{"ts":2}],"ts":1468244384,"uid":"a","m":{"uid":"y","ts":3}}',
+        b'{"n":{"ts":1,"uid":"x"},"l":[{"ts":2}],"ts":1468244384,"uid":"a","m":{"uid":"y","ts":3}}',
         T,
         "a",
     ),
     "braces and names inside strings": (
-        '{"s":"{ } \\" \\\\ \\"uid\\":\\"x\\", \\"ts\\":1}","ts":1468244384,"uid":"}{"}',
+        b'{"s":"{ } \\" \\\\ \\"uid\\":\\"x\\", \\"ts\\":1}","ts":1468244384,"uid":"}{"}',
         T,
         "}{",
     ),
-    "carriage return after it": ('{"ts":1468244384,"uid":"a"}\r', T, "a"),
-    "blanks and line feeds inside": ('{ "ts" : 1468244384 ,\n "uid" : "a" }', T, "a"),
-    "escaped and non-ASCII uid": ('{"ts":1468244384,"uid":"\\u00e9é😀"}', T, "éé😀"),
-    "the epoch": ('{"ts":0,"uid":"a"}', 0, "a"),
-    "last second of year 9999": ('{"ts":253402300799,"uid":"a"}', 253402300799, "a"),
-}
-
-NOT_COUNTABLE = {
-    "null value": None,
-    "empty": "",
-    "blank": "  ",
-    "no JSON": "hello",
-    "truncated": '{"ts":1468244384,"uid":"a"',
-    "null": "null",
-    "array": '[{"ts":1468244384,"uid":"a"}]',
-    "number alone": "1468244384",
-    "empty object": "{}",
-    "only nested": '{"n":{"ts":1468244384,"uid":"a"}}',
-    "no ts": '{"uid":"a"}',
-    "no uid": '{"ts":1468244384}',
-    "null ts": '{"ts":null,"uid":"a"}',
-    "null uid": '{"ts":1468244384,"uid":null}',
-    "empty uid": '{"ts":1468244384,"uid":""}',
-    "other case": '{"TS":1468244384,"UID":"a"}',
-    "word": '{"ts":"soon","uid":"a"}',
-    "boolean": '{"ts":true,"uid":"a"}',
-    "object": '{"ts":{"ts":1468244384},"uid":"a"}',
-    "fraction": '{"ts":1468244384.7,"uid":"a"}',
-    "fraction in a string": '{"ts":"1468244384.7","uid":"a"}',
-    "exponent": '{"ts":1.468244384e9,"uid":"a"}',
-    "negative": '{"ts":-1468244384,"uid":"a"}',
-    "milliseconds": '{"ts":1468244384000,"uid":"a"}',
-    "a long's largest": '{"ts":9223372036854775807,"uid":"a"}',
-    "beyond a long": '{"ts":92233720368547758070,"uid":"a"}',
-    "beyond a double": '{"ts":1e400,"uid":"a"}',
-    "NaN": '{"ts":NaN,"uid":"a"}',
+    "of duplicate keys the last": (b'{"ts":1,"uid":"b","uid":"a","ts":1468244384}', T, "a"),
+    "escaped and non-ASCII uid": ('{"ts":1468244384,"uid":"\\u00e9é😀"}'.encode(), T, "éé😀"),
+    "a number as uid is its text": (b'{"ts":1468244384,"uid":7}', T, "7"),
+    "the epoch": (b'{"ts":0,"uid":"a"}', 0, "a"),
+    "last second of year 9999": (b'{"ts":253402300799,"uid":"a"}', 253402300799, "a"),
 }
 
 
 def test_countable_events_keep_their_time_and_user(spark: SparkSession) -> None:
-    found = parse(spark, [value for value, _, _ in COUNTABLE.values()])
-    assert dict(zip(COUNTABLE, found, strict=True)) == {name: (ts, uid) for name, (_, ts, uid) in COUNTABLE.items()}
+    found = judge(spark, [value for value, _, _ in COUNTABLE.values()])
+    expected = {name: (ts, uid, None) for name, (_, ts, uid) in COUNTABLE.items()}
+    assert dict(zip(COUNTABLE, found, strict=True)) == expected
 
 
-def test_what_is_no_event_is_neither_counted_nor_fatal(spark: SparkSession) -> None:
-    found = parse(spark, list(NOT_COUNTABLE.values()))
-    assert dict(zip(NOT_COUNTABLE, found, strict=True)) == dict.fromkeys(NOT_COUNTABLE, (None, None))
-
-
-def test_values_may_be_binary_as_kafka_gives_them(spark: SparkSession) -> None:
-    frame = spark.createDataFrame([(bytearray(b'{"ts":1468244384,"uid":"a"}'),), (None,)], "value BINARY")
-    actual = accept_events(parse_events(frame)).selectExpr("unix_seconds(event_time) AS ts", "uid")
-    assert_df_equality(actual, spark.createDataFrame([(T, "a")], "ts BIGINT, uid STRING"), ignore_nullable=True)
-
-
-def test_a_poisonous_event_between_good_ones_hides_none(spark: SparkSession) -> None:
-    good = '{"ts":1468244384,"uid":"%s"}'
-    values = [good % "a", '{"ts":"abc","uid":"a"}', good % "b", "\x00", good % "c"]
-    frame = spark.createDataFrame([(value,) for value in values], "value STRING")
-    actual = accept_events(parse_events(frame)).select("uid")
-    assert_df_equality(actual, spark.createDataFrame([("a",), ("b",), ("c",)], "uid STRING"), ignore_row_order=True)
+def test_accepted_and_rejected_records_are_all_records(spark: SparkSession) -> None:
+    raw = spark.createDataFrame([(bytearray(GOOD), 1), (bytearray(b"x"), 2), (None, 3)], "value BINARY, offset BIGINT")
+    judged = parse_events(raw)
+    accepted = accept_events(judged).selectExpr("unix_seconds(event_time) AS ts", "uid")
+    assert_df_equality(accepted, spark.createDataFrame([(T, "a")], "ts BIGINT, uid STRING"), ignore_nullable=True)
+    rejected = reject_events(judged).select("value", "offset", "reject_reason")
+    expected = spark.createDataFrame(
+        [(bytearray(b"x"), 2, "not_json"), (None, 3, "tombstone")], "value BINARY, offset BIGINT, reject_reason STRING"
+    )
+    assert_df_equality(rejected, expected, ignore_nullable=True, ignore_row_order=True)
 
 
 @pytest.mark.parametrize("ansi", ["true", "false"])
@@ -101,6 +100,148 @@ def test_bad_numbers_do_not_depend_on_ansi_mode(spark: SparkSession, ansi: str) 
     before = str(spark.conf.get("spark.sql.ansi.enabled"))
     spark.conf.set("spark.sql.ansi.enabled", ansi)
     try:
-        assert parse(spark, ['{"ts":"1.5","uid":"a"}', '{"ts":"x","uid":"a"}']) == [(None, None), (None, None)]
+        found = judge(
+            spark, [b'{"ts":"1.5","uid":"a"}', b'{"ts":"x","uid":"a"}', b'{"ts":99999999999999999999,"uid":"a"}']
+        )
     finally:
         spark.conf.set("spark.sql.ansi.enabled", before)
+    assert found == [(None, None, "bad_ts")] * 3
+
+
+@pytest.mark.parametrize(
+    ("unit", "ts", "seconds"),
+    [
+        ("s", 1468244384, T),
+        ("ms", 1468244384999, T),
+        ("us", 1468244384999999, T),
+        ("ns", 1468244384999999999, T),
+        ("s", 1468244384000, None),
+        ("ms", 253402300800000, 253402300800),
+        ("ms", 253402300799001000, None),
+        ("ns", 9223372036854775807, 9223372036),
+    ],
+)
+def test_ts_is_read_in_the_unit_that_is_said_and_never_guessed(
+    spark: SparkSession, unit: str, ts: int, seconds: int | None
+) -> None:
+    [(found, _, reason)] = judge(spark, [b'{"ts":%d,"uid":"a"}' % ts], ts_unit=unit)
+    if ts == 253402300800000:  # the first millisecond of the year 10000
+        assert (found, reason) == (None, "bad_ts")
+    else:
+        assert (found, reason) == (seconds, None if seconds else "bad_ts")
+
+
+def test_the_guard_compares_with_the_arrival_to_the_millisecond(spark: SparkSession) -> None:
+    arrived = datetime.fromtimestamp(T, timezone.utc) + timedelta(milliseconds=500)
+    cases = {T + 5: None, T + 6: "ts_in_future", T - 59: None, T - 60: "ts_too_old"}
+    rows = [(bytearray(b'{"ts":%d,"uid":"a"}' % ts), arrived) for ts in cases]
+    frame = spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP")
+    judged = parse_events(frame, max_future="5 seconds", max_age="60 seconds")
+    assert [row.reject_reason for row in judged.collect()] == list(cases.values())
+
+
+def test_records_without_arrival_time_are_not_guarded(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(bytearray(GOOD),)], "value BINARY").selectExpr(
+        "value", "timestamp_millis(-1) AS timestamp"
+    )
+    assert parse_events(frame, "5 seconds", "60 seconds").collect()[0].reject_reason is None
+
+
+# ---------------------------------------------------------------- properties
+
+SCALAR_END = re.compile(r"[ \t\r\n,\]}]|$")
+
+
+def refuse_constant(_text: str) -> None:
+    raise ValueError
+
+
+def classify(value: bytes) -> str:
+    """An independent reading of the contract, with Python's JSON parser."""
+    try:
+        text = value.decode("utf-8")
+        valid = True
+    except UnicodeDecodeError:
+        text = value.decode("utf-8", "replace")
+        valid = False
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    try:
+        found, end = json.JSONDecoder(parse_constant=refuse_constant).raw_decode(text, start)
+    except ValueError:
+        return "not_json" if valid else "invalid_utf8"
+    if not isinstance(found, dict):
+        if not valid:
+            return "invalid_utf8"
+        whole = isinstance(found, list) or SCALAR_END.match(text, end)
+        return "not_an_object" if whole else "not_json"
+    ts, uid = found.get("ts"), found.get("uid")
+    if ts is None:
+        return "missing_ts"
+    digits = str(ts).strip() if isinstance(ts, str) else json.dumps(ts)
+    if not re.fullmatch(r"[+-]?[0-9]+", digits) or not 0 <= int(digits) <= 253402300799:
+        return "bad_ts"
+    if uid is None or uid == "":
+        return "missing_uid"
+    if not valid and "\ufffd" in (uid if isinstance(uid, str) else json.dumps(uid, ensure_ascii=False)):
+        return "invalid_utf8"
+    return "counted"
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
+    st.sampled_from(["1468244384", "-5", "1e3", "0", " 7 ", "+7", "", "abc"]),
+    st.integers(0, 2**32),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["ts", "uid", "x"]), inner),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(st.sampled_from(["ts", "uid", "n", "TS"]), VALUES, max_size=4)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    """JSON documents, mostly objects, some cut off or followed by more."""
+    document = json.dumps(draw(st.one_of(OBJECTS, OBJECTS, VALUES)), ensure_ascii=draw(st.booleans())).encode(
+        "utf-8", "surrogatepass"
+    )
+    how = draw(st.integers(0, 9))
+    if how == 0:
+        return document[: draw(st.integers(0, len(document)))]
+    return document + (draw(st.sampled_from([b"\r", b" x", b"}", b"\n"])) if how == 1 else b"")
+
+
+def run_and_account(spark: SparkSession, values: list[bytes | None]) -> list[str]:
+    """What each value is counted as, after checking that the ledger's totals say the same."""
+    frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
+    observation = Observation(f"events-{len(values)}")
+    rows = observe_events(parse_events(frame), 60, observation).collect()
+    ledger = Ledger()
+    ledger.add_batch(observation.get, float("inf"))
+    reasons = [row.reject_reason or "counted" for row in sorted(rows, key=lambda row: int(row.i))]
+    totals = ledger.totals()
+    assert totals["read"] == len(values) == totals["counted"] + totals["rejected"]
+    assert dict(ledger.rejected) == {reason: reasons.count(reason) for reason in {*reasons} - {"counted"}}
+    return reasons
+
+
+PROPERTY = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@PROPERTY
+@given(st.lists(st.binary(max_size=60) | st.none(), min_size=1, max_size=60))
+@example([b"\x00", b"\xff\xfe", None, b"", b"[[[[", b"{" * 3000, b'"\\', b"-", b"1e400"])
+def test_arbitrary_bytes_stop_nothing_and_add_up(spark: SparkSession, values: list[bytes | None]) -> None:
+    expected = ["tombstone" if value is None else classify(value) for value in values]
+    assert run_and_account(spark, values) == expected
+
+
+@PROPERTY
+@given(st.lists(documents(), min_size=1, max_size=80))
+def test_arbitrary_json_agrees_with_an_independent_classification(spark: SparkSession, values: list[bytes]) -> None:
+    assert run_and_account(spark, list(values)) == [classify(value) for value in values]

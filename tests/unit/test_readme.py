@@ -16,9 +16,9 @@ README = (ROOT / "README.md").read_text()
 def test_the_flags_table_lists_every_flag_with_its_default() -> None:
     rows = re.findall(r"^\| `(--[a-z-]+)` \| (.+?) \|", README, re.MULTILINE)
     actions = [action for action in make_parser()._actions if action.dest != "help"]
-    defaults = {action.option_strings[0]: f"`{action.default}`" for action in actions}
-    defaults["--kafka-config"] = "none"
+    defaults = {action.option_strings[0]: f"`{action.default}`" if action.default else "none" for action in actions}
     defaults["--bootstrap-servers"] = "`localhost:9092`"
+    defaults["--idle-timeout"] = "the window"
     assert dict(rows) == defaults
 
 

@@ -1,0 +1,241 @@
+"""Where every event went: on a real Kafka, against a model of the stream in plain Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from load_events import load_lines
+from support import (
+    ROOT,
+    SPARK_SUBMIT,
+    InProcess,
+    count_exactly,
+    make_events,
+    plain_environment,
+    read_headers,
+    read_messages,
+    read_records,
+    utc,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from generate_events import Event
+    from kafka_broker import KafkaBroker
+
+WATERMARK_SECONDS = 5
+BATCH = 250
+
+
+def account(events: Sequence[Event], batch: int) -> tuple[Counter[str], Counter[str]]:
+    """What Spark must do with events in batches: (counted, rejected, late) and events per window start.
+
+    The watermark of batch N stands 5 s behind the largest time of the batches before N; the late events of batch N are
+    those whose window the watermark of batch N-1 had closed.
+    """
+    totals: Counter[str] = Counter()
+    windows: Counter[str] = Counter()
+    largest, watermark, late_until = 0, 0, 0
+    for start in range(0, len(events), batch):
+        for event in events[start : start + batch]:
+            if event.ts is None:
+                totals["rejected"] += 1
+            elif event.ts - event.ts % 60 + 60 <= late_until:
+                totals["late"] += 1
+            else:
+                totals["counted"] += 1
+                windows[utc(event.ts - event.ts % 60)] += 1
+        largest = max([largest, *(event.ts for event in events[start : start + batch] if event.ts is not None)])
+        late_until, watermark = watermark, max(watermark, largest - WATERMARK_SECONDS)
+    return totals, windows
+
+
+@pytest.mark.parametrize("mode", ["append", "update"])
+def test_every_event_is_counted_rejected_or_late(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: str
+) -> None:
+    # Five minutes, a part of them unreadable, a part two minutes late.
+    events = make_events(events=3_000, rate=10, malformed=0.05, late=0.05, late_by=120)
+    source, sink, rejects = new_topic("in"), new_topic("out"), new_topic("rejects")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    summary = tmp_path / "summary.json"
+    flags = ["--input-topic", source, "--output-topic", sink, "--rejects-topic", rejects, "--output-mode", mode]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--trigger", "available-now"]
+    flags += ["--max-offsets-per-trigger", str(BATCH), "--summary", str(summary)]
+    job.run(*flags)
+
+    totals, windows = account(events, BATCH)
+    assert min(totals["counted"], totals["rejected"], totals["late"]) > 50  # all three kinds occur
+    said = json.loads(summary.read_text())
+    assert {name: said[name] for name in ("counted", "rejected", "late")} == dict(totals)
+    assert (said["carried"], said["read"], said["in_open_windows"], said["exact"]) == (0, len(events), 0, True)
+    assert sum(said["rejected_by_reason"].values()) == totals["rejected"]
+
+    records = read_records(broker, sink)
+    assert {key: value["events"] for key, value in records} == dict(windows)
+    assert all(value["final"] is (mode == "append") for _, value in records)
+    if mode == "append":
+        assert len(records) == len(windows)
+    else:
+        assert_final_by_the_rule_of_the_readme(records)
+
+    # Every rejected record, and no other, can be found by its offset, unchanged.
+    found = {}
+    for message in read_messages(broker, rejects):
+        headers = read_headers(message)
+        assert list(headers) == ["reason", "topic", "partition", "offset", "arrival_time"]
+        assert (headers["topic"], headers["partition"]) == (source, "0")
+        found[int(headers["offset"])] = (message.value(), headers["reason"])
+    assert {offset: value for offset, (value, _) in found.items()} == {
+        offset: event.line for offset, event in enumerate(events) if event.ts is None
+    }
+    assert Counter(reason for _, reason in found.values()) == said["rejected_by_reason"]
+
+    # A second run on the same checkpoint: all windows are closed, so what comes for them now is late.
+    again = [event for event in events if event.ts is not None][:40]
+    load_lines((event.line for event in again), broker.bootstrap_servers, source)
+    job.run(*flags)
+    said = json.loads(summary.read_text())
+    assert {name: said[name] for name in ("carried", "read", "counted", "late")} == {
+        "carried": 0,
+        "read": 40,
+        "counted": 0,
+        "late": 40,
+    }
+
+
+def assert_final_by_the_rule_of_the_readme(records: list[tuple[str, dict[str, Any]]]) -> None:
+    """No record of a window follows the third one of a window that starts 5 s or more after its end."""
+    seen: Counter[str] = Counter()
+    final_before: defaultdict[str, bool] = defaultdict(bool)
+    for key, value in records:
+        assert not final_before[key]
+        seen[key] += 1
+        if seen[key] == 3:
+            # With a watermark shorter than the window that is every window but the one just before.
+            starts = sorted({other for other, _ in records})
+            for earlier in starts[: max(0, starts.index(key) - 1)]:
+                final_before[earlier] = True
+        assert value["window_start"] == key
+
+
+def test_a_rejected_record_of_10_mb_goes_through(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    huge = b'{"ts":1468244384,"uid":"a' + b"x" * 10_000_000
+    source, sink, rejects = new_topic("in"), new_topic("out"), new_topic("rejects")
+    load_lines([huge, b'{"ts":1468244384,"uid":"a"}'], broker.bootstrap_servers, source)
+    flags = ["--input-topic", source, "--output-topic", sink, "--rejects-topic", rejects, "--trigger", "available-now"]
+    job.run(*flags, "--checkpoint-location", str(tmp_path / "checkpoint"))
+    assert [
+        (message.value() == huge, read_headers(message)["reason"]) for message in read_messages(broker, rejects)
+    ] == [(True, "not_json")]
+    assert [value["events"] for _, value in read_records(broker, sink)] == [1]
+
+
+def test_windows_left_open_are_carried_into_the_next_run(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    events = make_events(events=1_200, rate=10, delayed=0.0)
+    source, sink = new_topic("in", 2), new_topic("out")
+    summary = tmp_path / "summary.json"
+    flags = ["--input-topic", source, "--output-topic", sink, "--summary", str(summary), "--trigger", "available-now"]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint")]
+    load_lines((event.line for event in events[:900]), broker.bootstrap_servers, source)
+    job.run(*flags, "--idle-timeout", "off")
+    first = json.loads(summary.read_text())
+    exact = {start: number for start, (_, number) in count_exactly(events).items()}
+    in_second = count_exactly(events[:900])["2016-07-11T13:40:00Z"][1]
+    assert first["in_open_windows"] == in_second
+    assert first["counted"] == exact["2016-07-11T13:39:00Z"]
+
+    load_lines((event.line for event in events[900:]), broker.bootstrap_servers, source)
+    job.run(*flags)
+    second = json.loads(summary.read_text())
+    assert second["carried"] == in_second
+    assert second["carried"] + second["read"] == second["counted"] + second["rejected"]
+    assert second["late"] == second["in_open_windows"] == 0
+    assert {key: value["events"] for key, value in read_records(broker, sink)} == exact
+
+
+def test_a_silent_stream_shows_its_last_minute_and_what_comes_after_is_late(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    events = make_events(events=900, rate=10, malformed=0.0)  # a minute and a half
+    source, sink = new_topic("in"), new_topic("out")
+    summary = tmp_path / "summary.json"
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    exact = {start: number for start, (_, number) in count_exactly(events).items()}
+    flags = [
+        "--input-topic",
+        source,
+        "--output-topic",
+        sink,
+        "--summary",
+        str(summary),
+        "--trigger",
+        "100 milliseconds",
+    ]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--idle-timeout", "2 seconds"]
+    with job.running(*flags):
+        deadline = time.monotonic() + 60
+        while len(read_messages(broker, sink)) < len(exact) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert {key: value["events"] for key, value in read_records(broker, sink)} == exact
+        # Nothing but the events stands in the customer's topic.
+        assert [message.value() for message in read_messages(broker, source)] == [event.line for event in events]
+        load_lines([events[-1].line], broker.bootstrap_servers, source)
+        # The next minute is a new window, closed in its turn.
+        load_lines([b'{"ts":1468244700,"uid":"next"}'], broker.bootstrap_servers, source)
+        while len(read_messages(broker, sink)) < len(exact) + 1 and time.monotonic() < deadline:
+            time.sleep(0.2)
+    said = json.loads(summary.read_text())
+    assert (said["read"], said["counted"], said["late"], said["in_open_windows"]) == (902, 901, 1, 0)
+    records = read_records(broker, sink)
+    assert {key: value["events"] for key, value in records} == {**exact, "2016-07-11T13:45:00Z": 1}
+    assert len(records) == len(exact) + 1
+
+
+def test_files_and_standard_input_give_the_records_the_topic_gives(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    events = make_events(events=3_000, rate=20)
+    lines = b"".join(event.line + b"\r\n" for event in events)
+    source, sink, from_file = new_topic("in", 2), new_topic("out"), new_topic("out")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    flags = ["--checkpoint-location", str(tmp_path / "checkpoint"), "--trigger", "available-now"]
+    job.run("--input-topic", source, "--output-topic", sink, *flags)
+    expected = [message.value() for message in sorted(read_messages(broker, sink), key=lambda m: m.key() or b"")]
+    assert len(expected) == 3
+
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "events.jsonl").write_bytes(lines)
+    summary = tmp_path / "summary.json"
+    job.run("--input", str(folder), "--output-topic", from_file, "--summary", str(summary))
+    assert [message.value() for message in read_messages(broker, from_file)] == expected
+    said = json.loads(summary.read_text())
+    assert said["read"] == 3_000 == said["counted"] + said["rejected"]
+
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+    command += ["--rsd", "0.05", "--input", "-", "--output", "-"]
+    done = subprocess.run(command, input=lines, capture_output=True, check=False, env=plain_environment())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == expected
+
+
+def test_input_that_is_not_there_gets_one_line_and_status_2() -> None:
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+    command += ["--input", "/no/such/file", "--output", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
+    said = [line for line in done.stderr.splitlines() if "incubator" not in line]
+    assert done.returncode == 2
+    assert len(said) == 1
+    assert said[0].startswith("unique_users: error: --input /no/such/file: ")

@@ -1,0 +1,148 @@
+"""What the tests on a real Kafka share: the job, in process and as its users start it, and exact counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import unique_users
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from generate_events import Event, Settings, generate_events
+from uniques.lifecycle import StopSignal
+from uniques.options import cluster_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from confluent_kafka import Message
+    from kafka_broker import KafkaBroker
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parents[1]
+SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
+
+
+def read_messages(broker: KafkaBroker, topic: str) -> list[Message]:
+    """All records of a topic with one partition, in order."""
+    consumer = Consumer(
+        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "tests", "enable.partition.eof": True}
+    )
+    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+    messages: list[Message] = []
+    while True:
+        message = consumer.poll(10)
+        assert message is not None
+        error = message.error()
+        if error is not None:
+            assert error.code() == KafkaError._PARTITION_EOF
+            consumer.close()
+            return messages
+        messages.append(message)
+
+
+def read_records(broker: KafkaBroker, topic: str) -> list[tuple[str, dict[str, Any]]]:
+    """All results in a topic with one partition, `(key, value)`, in order."""
+    messages = read_messages(broker, topic)
+    return [((message.key() or b"").decode(), json.loads(message.value() or b"")) for message in messages]
+
+
+def read_headers(message: Message) -> dict[str, str]:
+    """A record's headers as text, in order."""
+    pairs: Any = message.headers() or []
+    return {name: (value or b"").decode() for name, value in pairs}
+
+
+def utc(ts: int) -> str:
+    return datetime.fromtimestamp(ts, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def count_exactly(events: list[Event]) -> dict[str, tuple[int, int]]:
+    """Window start -> (unique users, events), by sets."""
+    users = defaultdict(set)
+    number: dict[str, int] = defaultdict(int)
+    for event in events:
+        if event.ts is not None and event.uid is not None:
+            start = utc(event.ts - event.ts % 60)
+            users[start].add(event.uid)
+            number[start] += 1
+    return {start: (len(users[start]), number[start]) for start in sorted(users)}
+
+
+def assert_close(value: dict[str, Any], exact: tuple[int, int]) -> None:
+    users, events = exact
+    assert value["events"] == events
+    assert abs(value["unique_users"] / users - 1) <= 3 * value["relative_error"]
+    start = datetime.fromisoformat(value["window_start"].replace("Z", "+00:00"))
+    end = datetime.fromisoformat(value["window_end"].replace("Z", "+00:00"))
+    assert (end - start).total_seconds() == 60
+
+
+def make_events(**settings: Any) -> list[Event]:
+    return list(generate_events(Settings(**{"size": 300, "malformed": 0.01, "users": 4_000, "seed": 3, **settings})))
+
+
+class InProcess:
+    """Runs the job's pipeline inside the tests' own session."""
+
+    def __init__(self, spark: SparkSession, broker: KafkaBroker) -> None:
+        self._spark = spark
+        self._broker = broker
+
+    def run(self, *flags: str, stop: StopSignal | None = None) -> None:
+        """Returns when the job has ended by itself, or was stopped."""
+        parser = unique_users.make_parser()
+        args = parser.parse_args(["--bootstrap-servers", self._broker.bootstrap_servers, "--rsd", "0.05", *flags])
+        zone = self._spark.conf.get("spark.sql.session.timeZone")
+        self._spark.conf.set("spark.sql.session.timeZone", "UTC")
+        self._spark.conf.set("spark.sql.shuffle.partitions", args.state_partitions)
+        try:
+            unique_users.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
+        finally:
+            self._spark.conf.set("spark.sql.session.timeZone", zone or "")
+
+    @contextmanager
+    def running(self, *flags: str) -> Iterator[None]:
+        """Runs the job in the background and stops it at the end, as a signal would."""
+        stop = StopSignal()
+        thread = threading.Thread(target=self.run, args=flags, kwargs={"stop": stop})
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.handle(None)
+            thread.join()
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what the tests' own session set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
+
+
+@contextmanager
+def submit(broker: KafkaBroker, folder: Path, *flags: str, zone: str = "UTC") -> Iterator[subprocess.Popen[str]]:
+    """The job as its users start it, from another folder, without the virtual environment on PATH."""
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+    process = subprocess.Popen(
+        [*command, "--bootstrap-servers", broker.bootstrap_servers, *flags],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=folder,
+        env={**plain_environment(), "TZ": zone},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
