@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark.sql import Observation
+from pyspark.sql import Observation, functions
 from uniques.accounting import Ledger, resume_ledger
 from uniques.checkpoint import check_parameters, query_location
 from uniques.counts import count_unique_users, make_records
@@ -31,7 +31,7 @@ from uniques.kafka import (
     write_topic,
     write_topic_once,
 )
-from uniques.lifecycle import run_job, run_until_stopped
+from uniques.lifecycle import UsageError, run_job, run_until_stopped
 from uniques.options import (
     OneLineParser,
     add_kafka_options,
@@ -49,7 +49,7 @@ from uniques.progress import ProgressListener
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -108,6 +108,13 @@ def make_parser() -> OneLineParser:
         type=duration(1),
         metavar="DURATION",
         help="how far ts may be behind the event's arrival in Kafka (default: any)",
+    )
+    judging.add_argument(
+        "--timestamp-guard",
+        choices=("arrival", "neighbours"),
+        default="arrival",
+        help="arrival: only --max-future and --max-age; neighbours: reject also events far ahead of those around them "
+        "in the partition, for history that was loaded lately; needs numpy and pyarrow (default: %(default)s)",
     )
     judging.add_argument(
         "--rejects-topic",
@@ -188,6 +195,8 @@ def make_parser() -> OneLineParser:
 
 def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
     """Counts a stream or a bounded input, and says at the end where every event went."""
+    if args.timestamp_guard == "neighbours":
+        load_guard()
     for topic_name in (args.input_topic if args.input is None else None, output_topic(args), args.rejects_topic):
         if topic_name is not None:
             check_topic(spark, cluster, topic_name)
@@ -205,7 +214,22 @@ def output_topic(args: argparse.Namespace) -> str | None:
 def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
     """Parses records and decides which are events that count, as the flags say; see `events.parse_events`."""
     max_future = None if args.max_future == "off" else args.max_future
-    return parse_events(records, max_future, args.max_age, args.ts_unit)
+    parsed = parse_events(records, max_future, args.max_age, args.ts_unit)
+    if args.timestamp_guard == "arrival":
+        return parsed
+    return load_guard()(parsed, to_seconds(max_future) if max_future else None)
+
+
+def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
+    """`guard.guard_events`; raises UsageError, one line, when what it needs is not installed on the driver."""
+    flag = "--timestamp-guard neighbours"
+    if not hasattr(functions, "arrow_udf"):
+        raise UsageError(f"{flag} needs Spark 4.1 or newer")
+    try:
+        from uniques.guard import guard_events
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{flag} needs the Python package {error.name}: pip install {error.name}") from error
+    return guard_events
 
 
 def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -180,6 +181,12 @@ def wait_for_batch(query: StreamingQuery) -> None:
 
 
 def explain_failure(message: str) -> str:
-    """The cause of a failed query in one line: its first line, without Spark's own framing."""
+    """The cause of a failed query in one line: its first line, without Spark's own framing.
+
+    A Python package that executors lack is named; Spark buries that in the trace of a worker.
+    """
+    missing = re.search(r"ModuleNotFoundError: No module named '([^'.]+)", message)
+    if missing:
+        return f"the query failed: executors lack the Python package {missing[1]}, which a flag needs: install it there"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return f"the query failed: {lines[0]}" if lines else "the query failed"
