@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument(
         "--watermarks", type=int, nargs="+", default=[0, 1, 2, 5, 10, 20, 30], metavar="S", help="(default: 0 … 30)"
     )
-    parser.add_argument("--seconds", type=positive, default=240, help="of the stream (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=180, help="of the stream (default: %(default)s)")
     parser.add_argument("--rate", type=positive, default=1_000, help="events a second (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other events (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, a JSON line a watermark")
@@ -290,14 +290,14 @@ def main() -> None:
         for done, watermark in enumerate(args.watermarks, 1):
             result = replay.run(watermark, f"watermark {watermark} s")
             results.append(result)
+            if args.json:  # after each, so that a run that is cut short leaves what it measured
+                args.json.write_text("".join(json.dumps(asdict(each)) + "\n" for each in results))
             left = (time.monotonic() - began) / done * (len(args.watermarks) - done)
             say(f"watermark {watermark} s: done, {result.lost_events} lost; about {left:.0f} s left")
         spark.stop()
     print_table(results)
     batch_seconds = statistics.median(result.batch_median_seconds for result in results)
     print(f"delays are whole seconds of arrival; a batch took {batch_seconds:.2f} s here, which comes on top")
-    if args.json:
-        args.json.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results))
     if args.plot:
         save_plot(results, args.plot)
 
