@@ -14,10 +14,10 @@ ARGS ?=
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch test lint format bench clean
+.PHONY: help install demo kafka topics generate load run watch test lint format bench bench-late clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Start
 install: $(INSTALLED) ## make .venv/ with Spark, the Kafka connector, Delta, and an embedded Kafka
@@ -67,6 +67,9 @@ format: $(INSTALLED) ## let ruff format and fix
 
 bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
 	@PYTHONPATH=tools $(PY) benchmarks/throughput.py $(ARGS)
+
+bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves in loss (ARGS="--plot lateness.svg")
+	@PYTHONPATH=tools $(PY) benchmarks/lateness.py $(ARGS)
 
 clean: ## remove .venv/, the downloads in .cache/, and what tests and tools left
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache jobs/*.egg-info checkpoint

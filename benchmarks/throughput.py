@@ -9,8 +9,6 @@ one warm session, so that the ratios hold where absolute figures vary. A run's r
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyspark
 from generate_events import Settings, generate_events
 from kafka_broker import KafkaBroker
 from load_events import load_lines
+from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from uniques.counts import count_unique_users, make_records
@@ -40,19 +38,6 @@ if TYPE_CHECKING:
 
 READ_ONLY = "read only"
 MAX_FUTURE = "5 seconds"
-
-
-def describe_machine() -> str:
-    """Processor, cores and versions, in one line."""
-    model = "unknown processor"
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores, Python {platform.python_version()}, Spark {pyspark.__version__}"
 
 
 def measure_rate(query: StreamingQuery) -> float:

@@ -31,9 +31,9 @@ def test_the_accuracy_table_follows_the_formula() -> None:
 
 
 def test_the_make_targets_it_names_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert (
-        set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)))) <= targets
+        set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)))) <= targets
     )
 
 
