@@ -9,6 +9,7 @@ one warm session, so that the ratios hold where absolute figures vary. A run's r
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
