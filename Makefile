@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/.installed
 BOOTSTRAP ?= localhost:9092
 PARTITIONS ?= 2
 ARGS ?=
+WORKERS ?= 2
 
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
@@ -53,8 +54,8 @@ watch: $(INSTALLED) ## show the results as they come (ARGS="--exact exact.jsonl"
 	@$(PY) tools/show_counts.py --bootstrap-servers $(BOOTSTRAP) --follow $(ARGS)
 
 ##@ Work on it
-test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late")
-	@$(PY) -m pytest $(ARGS)
+test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 for one process)
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy, as CI runs them
 	@$(PY) -m ruff check .

@@ -33,6 +33,7 @@ def test_every_flag_has_a_default_that_works() -> None:
         "ts_unit": "s",
         "max_future": "5 seconds",
         "max_age": None,
+        "timestamp_guard": "arrival",
         "idle_timeout": None,
     }
 
