@@ -83,7 +83,7 @@ def read_exact(path: Path) -> dict[str, Exact]:
 def format_header(exact: bool) -> str:
     """The table's head, with the columns of `--exact` when asked."""
     more = f" {'exact':>9} {'error':>8}" if exact else ""
-    return f"{'window (UTC)':<20} {'users':>9}{more} {'± 1 s.e.':>8} {'events':>10} {'':5} "
+    return f"{'window (UTC)':<20} {'users':>9}{more} {'±1 s.e.':>8} {'events':>10}"
 
 
 def format_row(result: dict[str, Any], largest: int, exact: Exact | None, with_exact: bool) -> str:
@@ -103,7 +103,7 @@ def format_row(result: dict[str, Any], largest: int, exact: Exact | None, with_e
 
 
 def summarize_errors(results: list[dict[str, Any]], exact: dict[str, Exact]) -> tuple[str, bool]:
-    """Compares with the exact counts: one line, and whether all is within 3 standard errors and exact in events."""
+    """Compares with the exact counts: one line, and whether all windows are there, exact in events, within 3 errors."""
     errors = []
     wrong_events = 0
     for result in results:
@@ -118,7 +118,7 @@ def summarize_errors(results: list[dict[str, Any]], exact: dict[str, Exact]) -> 
         f"{len(results)} windows of {len(exact)} shown; largest error {largest:.2f} standard errors (bound: 3); "
         f"{wrong_events} windows whose number of events is not exact"
     )
-    return line, largest <= 3 and wrong_events == 0
+    return line, largest <= 3 and wrong_events == 0 and len(results) == len(exact)
 
 
 def show_table(args: argparse.Namespace) -> bool:
