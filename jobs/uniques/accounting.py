@@ -102,6 +102,8 @@ def resume_ledger(spark: SparkSession, query_location: str) -> Ledger:
     A checkpoint with no finished batch gives an empty one.
     """
     location = query_location.rstrip("/")
+    # The state reader needs a coordinator that Spark starts when streams are first asked for.
+    _ = spark.streams.active
     try:
         last = spark.read.format("state-metadata").load(location).agg(F.max("maxBatchId")).collect()[0][0]
     except Exception as error:
@@ -109,7 +111,7 @@ def resume_ledger(spark: SparkSession, query_location: str) -> Ledger:
         if "STDS_" not in str(error) and "PATH_NOT_FOUND" not in str(error):
             raise
         return Ledger()
-    if last is None:
+    if last is None or last < 0:
         return Ledger()
     state = spark.read.format("statestore").option("batchId", last).load(location)
     rows = state.select(F.unix_seconds("key.window.end").alias("end"), F.col("value.count").alias("events")).collect()

@@ -53,7 +53,9 @@ def count_lag(source: Any) -> int:
     """Records in the source topic behind those that this batch read; 0 for a source that is not Kafka."""
     if not source.description.startswith("Kafka"):
         return 0
-    end, latest = (json.loads(text) if text else {} for text in (source.endOffset, source.latestOffset))
+    # A batch that is done again after a crash has no latest offset: PySpark shows the text None.
+    texts = (source.endOffset, source.latestOffset)
+    end, latest = (json.loads(text) if text.startswith("{") else {} for text in texts)
     return sum(
         max(0, offset - end.get(topic, {}).get(partition, 0))
         for topic, partitions in latest.items()
