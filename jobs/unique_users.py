@@ -244,6 +244,8 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
             "--rsd": f"{args.rsd:g}",
             "--output-mode": args.output_mode,
             "--state-partitions": str(args.state_partitions),
+            # Spark takes the second reading of the topic for another source, which can't come or go.
+            "--rejects-topic": "on" if args.rejects_topic else "off",
         },
         on_new=lambda: write_punctuation(spark, location, []),
     )

@@ -72,7 +72,7 @@ def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
         events=observed["read"] if observed else 0,
         seconds=progress.durationMs.get("triggerExecution", 0) / 1000,
         watermark=watermark if parse_watermark(watermark) else "-",
-        lag=sum(count_lag(source) for source in progress.sources),
+        lag=max(count_lag(source) for source in progress.sources),  # --rejects-topic reads the topic twice
         open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
         rows_written=max(0, progress.sink.numOutputRows),
     )

@@ -90,10 +90,10 @@ def test_a_checkpoint_made_with_other_parameters_is_refused_in_one_line(
     job.run(*flags)
     made_with = read_parameters(spark, location)
     with pytest.raises(UsageError) as refused:
-        job.run(*flags, "--rsd", "0.1", "--window", "2 minutes", "--state-partitions", "3")
+        job.run(*flags, "--rsd", "0.1", "--window", "2 minutes", "--state-partitions", "3", "--rejects-topic", sink)
     assert str(refused.value) == (
         f"--checkpoint-location {location} was made with --window 1 minute (now 2 minutes), --rsd 0.05 (now 0.1), "
-        "--state-partitions 2 (now 3): give the same, or another location for a new start"
+        "--state-partitions 2 (now 3), --rejects-topic off (now on): give the same, or another location for a new start"
     )
     assert read_parameters(spark, location) == made_with
     # The watermark may change.
