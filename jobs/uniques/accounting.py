@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Observed = Any  # the Row, or the dict, of the observation of `events.observe_events`
 
 
-def parse_watermark(text: str | None) -> float:
-    """A progress event's watermark, ISO 8601, in unix seconds; 0 before the first one."""
+def parse_time(text: str | None) -> float:
+    """A time in a progress event, ISO 8601, in unix seconds; 0 for none."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
 
 

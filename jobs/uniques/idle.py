@@ -69,7 +69,7 @@ class IdleCloser:
         """Closes all open windows when the stream has been idle long enough; to be called again and again."""
         if self._timeout_seconds is None or not self.ledger.open or max(self.ledger.open) == self._closed:
             return
-        if time.monotonic() - self.listener.last_event < self._timeout_seconds:
+        if time.time() - self.listener.last_event < self._timeout_seconds:
             return
         status = query.status
         # Events may have arrived that no finished batch shows yet.

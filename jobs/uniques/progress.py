@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
-from uniques.accounting import parse_watermark
+from uniques.accounting import parse_time
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.listener import (
@@ -71,7 +71,7 @@ def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
         batch=progress.batchId,
         events=observed["read"] if observed else 0,
         seconds=progress.durationMs.get("triggerExecution", 0) / 1000,
-        watermark=watermark if parse_watermark(watermark) else "-",
+        watermark=watermark if parse_time(watermark) else "-",
         lag=max(count_lag(source) for source in progress.sources),  # --rejects-topic reads the topic twice
         open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
         rows_written=max(0, progress.sink.numOutputRows),
@@ -91,9 +91,9 @@ class ProgressListener(StreamingQueryListener):
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        """`ledger` is that of the runs that start from now on."""
+        """`ledger` is that of the runs that start from now on; `last_event` is unix seconds."""
         self.ledger = ledger
-        self.last_event = time.monotonic()
+        self.last_event = time.time()
         self._runs: set[str] = set()
         self._ended = threading.Event()
 
@@ -101,7 +101,7 @@ class ProgressListener(StreamingQueryListener):
         """Says that the query runs; Spark calls this before the query's start returns."""
         self._runs.add(str(event.runId))
         self._ended.clear()
-        self.last_event = time.monotonic()
+        self.last_event = time.time()
         log.info("started query %s, run %s", event.name, event.runId)
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
@@ -110,11 +110,10 @@ class ProgressListener(StreamingQueryListener):
         if str(progress.runId) not in self._runs:
             return
         batch = describe_batch(progress)
-        self.ledger.add_batch(
-            progress.observedMetrics.get("events"), parse_watermark(progress.eventTime.get("watermark"))
-        )
+        self.ledger.add_batch(progress.observedMetrics.get("events"), parse_time(progress.eventTime.get("watermark")))
         if batch.events:
-            self.last_event = time.monotonic()
+            # Its start, not its end: the events were there by then.
+            self.last_event = parse_time(progress.timestamp)
         if batch.events or batch.rows_written:
             log.info("%s | total %s", batch.line(), describe_totals(self.ledger.totals()))
 
