@@ -123,9 +123,10 @@ def explain_malformed(text: Column) -> Column:
 def observe_events(parsed: DataFrame, window_seconds: int, observation: str | Observation = "events") -> DataFrame:
     """Attaches the observation that `accounting` reads; rows and columns of `parse_events` stay as they are.
 
-    `read` BIGINT: rows; `rejected` and `windows` ARRAY<STRUCT<x DOUBLE, y DOUBLE>>: how many rows (y) were rejected for
-    the reason with index x, and how many accepted ones belong to the window that ends at second x. These histograms are
-    exact as long as no more distinct x occur than they have bins (Spark's NumericHistogram merges bins only then).
+    `read` BIGINT: rows; `last_arrival` BIGINT: latest arrival, unix milliseconds, null without one; `rejected` and
+    `windows` ARRAY<STRUCT<x DOUBLE, y DOUBLE>>: how many rows (y) were rejected for the reason with index x, and how
+    many accepted ones belong to the window that ends at second x. These histograms are exact as long as no more
+    distinct x occur than they have bins (Spark's NumericHistogram merges bins only then).
 
     The observation is also a barrier: without it Spark pushes the filters that follow below the parse, and parses
     every record twice.
@@ -134,8 +135,10 @@ def observe_events(parsed: DataFrame, window_seconds: int, observation: str | Ob
         F.col("reject_reason").isNotNull(), F.array_position(F.lit(list(REJECT_REASONS)), F.col("reject_reason"))
     )
     end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
+    arrival = F.unix_millis("timestamp") if "timestamp" in parsed.columns else F.lit(None).cast("bigint")
     return parsed.observe(
         observation,
+        F.max(arrival).alias("last_arrival"),
         F.count(F.lit(1)).alias("read"),
         F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS))).alias("rejected"),
         # DOUBLE, because for integers Spark cuts the fractions that merging leaves, and is off by one.

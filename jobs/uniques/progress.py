@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uniques")
 
+MAX_WAIT_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class BatchProgress:
@@ -83,6 +85,17 @@ def describe_totals(totals: dict[str, int]) -> str:
     return " ".join(f"{name}={number}" for name, number in totals.items())
 
 
+def date_last_event(progress: StreamingQueryProgress) -> float:
+    """When the last event of a batch arrived, in unix seconds: as Kafka says, if that is plausible.
+
+    Its events were there when the batch started, and under a live stream none waits long for that. History keeps the
+    times it was written at, and a producer's clock may be wrong: then the start itself is taken.
+    """
+    started = parse_time(progress.timestamp)
+    arrived = (progress.observedMetrics["events"]["last_arrival"] or 0) / 1000
+    return arrived if started - MAX_WAIT_SECONDS <= arrived <= started else started
+
+
 class ProgressListener(StreamingQueryListener):
     """Keeps the ledger, and logs a line for every batch that did something.
 
@@ -112,8 +125,7 @@ class ProgressListener(StreamingQueryListener):
         batch = describe_batch(progress)
         self.ledger.add_batch(progress.observedMetrics.get("events"), parse_time(progress.eventTime.get("watermark")))
         if batch.events:
-            # Its start, not its end: the events were there by then.
-            self.last_event = parse_time(progress.timestamp)
+            self.last_event = date_last_event(progress)
         if batch.events or batch.rows_written:
             log.info("%s | total %s", batch.line(), describe_totals(self.ledger.totals()))
 
