@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import unique_users
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Producer
+from support import read_messages
 from uniques.lifecycle import StopSignal
 from uniques.options import cluster_of
 
@@ -76,20 +77,7 @@ def send(broker: KafkaBroker, topic: str, events: list[Sent], partitions: int, l
 
 def read_values(broker: KafkaBroker, topic: str) -> list[dict[str, Any]]:
     """The values of a topic with one partition."""
-    consumer = Consumer(
-        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "tests", "enable.partition.eof": True}
-    )
-    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-    values: list[dict[str, Any]] = []
-    while True:
-        message = consumer.poll(10)
-        assert message is not None
-        error = message.error()
-        if error is not None:
-            assert error.code() == KafkaError._PARTITION_EOF
-            consumer.close()
-            return values
-        values.append(json.loads(message.value() or b""))
+    return [json.loads(message.value() or b"") for message in read_messages(broker, topic)]
 
 
 @dataclass(frozen=True)
