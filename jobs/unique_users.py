@@ -31,7 +31,7 @@ from uniques.kafka import (
     write_topic,
     write_topic_once,
 )
-from uniques.lifecycle import UsageError, run_job, run_until_stopped
+from uniques.lifecycle import UsageError, explained_failures, run_job, run_until_stopped
 from uniques.options import (
     OneLineParser,
     add_kafka_options,
@@ -304,13 +304,14 @@ def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClu
         # One task at the end, for order: results are few. Kept, because Kafka's sink never reports the observation of
         # what it writes, and what is counted here is then not counted again.
         results = make_records(counts, args.rsd, final=True).coalesce(1).sortWithinPartitions("key").persist()
-        results.count()
-        if args.output == "-":
-            print_values(results, 0)
-        else:
-            write_topic_once(address_records(results, args.output_topic), cluster)
-        if args.rejects_topic:
-            write_topic_once(make_reject_records(reject_events(judged), args.rejects_topic), cluster)
+        with explained_failures():
+            results.count()
+            if args.output == "-":
+                print_values(results, 0)
+            else:
+                write_topic_once(address_records(results, args.output_topic), cluster)
+            if args.rejects_topic:
+                write_topic_once(make_reject_records(reject_events(judged), args.rejects_topic), cluster)
     ledger = Ledger()
     ledger.add_batch(observation.get, watermark=math.inf)
     return ledger
@@ -320,6 +321,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the flags, runs the job, and ends with its exit status (0, or see `uniques.lifecycle`)."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    if args.rejects_topic and args.output == "-" and args.input is None:
+        parser.error(
+            f"--rejects-topic: {args.rejects_topic!r} is not allowed with --output - on a stream: give an "
+            "--output-topic, or --input"
+        )
     cluster = cluster_of(parser, args)
 
     run_job(QUERY_NAME, args.state_partitions, lambda spark, stop: run(spark, args, cluster, stop))

@@ -9,13 +9,15 @@ import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pyspark.errors import StreamingQueryException
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException, StreamingQueryException
 from pyspark.sql import SparkSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pyspark.sql.streaming.query import StreamingQuery
 
@@ -178,6 +180,15 @@ def wait_for_batch(query: StreamingQuery) -> None:
         if now is not None and (before is None or now["batchId"] != before["batchId"]):
             return
         time.sleep(POLL_SECONDS / 4)
+
+
+@contextmanager
+def explained_failures() -> Iterator[None]:
+    """Raises JobError with the cause in one line when Spark fails at what is done inside."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise JobError(explain_failure(str(error))) from error
 
 
 def explain_failure(message: str) -> str:

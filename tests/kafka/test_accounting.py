@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from support import (
     read_records,
     utc,
 )
+from uniques.lifecycle import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from generate_events import Event
     from kafka_broker import KafkaBroker
+    from pyspark.sql import SparkSession
 
 WATERMARK_SECONDS = 5
 BATCH = 250
@@ -264,3 +267,18 @@ def test_input_that_is_not_there_gets_one_line_and_status_2() -> None:
     assert done.returncode == 2
     assert len(said) == 1
     assert said[0].startswith("unique_users: error: --input /no/such/file: ")
+
+
+def test_a_package_that_executors_lack_is_named_in_one_line(
+    job: InProcess, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "events.jsonl"
+    lines.write_bytes(b"".join(event.line + b"\n" for event in make_events(events=100)))
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed beside it
+    bare.chmod(0o755)
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
+    with pytest.raises(
+        JobError, match=r"^the query failed: executors lack the Python package numpy, which a flag needs[^\n]*$"
+    ):
+        job.run("--input", str(lines), "--output", "-", "--timestamp-guard", "neighbours")

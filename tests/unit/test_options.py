@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from unique_users import make_parser
+from unique_users import main, make_parser
 from uniques.options import cluster_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,16 @@ def test_a_wrong_value_gets_one_line_and_status_2(
     assert said.startswith("unique_users: error: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_rejects_of_a_stream_need_the_kafka_sink(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--output", "-", "--rejects-topic", "rejects"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "unique_users: error: --rejects-topic: 'rejects' is not allowed with --output - on a stream: give an "
+        "--output-topic, or --input (see --help)\n"
+    )
 
 
 @pytest.mark.parametrize(
