@@ -15,10 +15,11 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch test lint format bench bench-late clean
+.PHONY: help install demo kafka topics generate load run watch test lint format bench bench-late package \
+	test-platforms clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Start
 install: $(INSTALLED) ## make .venv/ with Spark, the Kafka connector, Delta, and an embedded Kafka
@@ -72,6 +73,16 @@ bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
 bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves in loss (ARGS="--plot lateness.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/lateness.py $(ARGS)
 
+##@ Ship it
+package: $(INSTALLED) ## build dist/*.whl, and the same as dist/uniques.zip for spark-submit --py-files
+	@rm -rf dist build
+	@$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@cp dist/unique_users-*.whl dist/uniques.zip
+	@rm -rf build && ls -1 dist/*
+
+test-platforms: package ## test the packages in a clean environment, and every platform file against its vendor's schema
+	@$(PY) -m pytest tests/platforms $(ARGS)
+
 clean: ## remove .venv/, the downloads in .cache/, and what tests and tools left
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache jobs/*.egg-info checkpoint
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache jobs/*.egg-info checkpoint dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ from uniques.files import open_input, print_values, read_lines
 from uniques.idle import IdleCloser, read_punctuation, write_punctuation
 from uniques.kafka import (
     address_records,
+    check_connector,
     check_topic,
     make_reject_records,
     read_topic,
@@ -197,9 +198,11 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
     """Counts a stream or a bounded input, and says at the end where every event went."""
     if args.timestamp_guard == "neighbours":
         load_guard()
-    for topic_name in (args.input_topic if args.input is None else None, output_topic(args), args.rejects_topic):
-        if topic_name is not None:
-            check_topic(spark, cluster, topic_name)
+    topics = [args.input_topic if args.input is None else None, output_topic(args), args.rejects_topic]
+    if any(topics):
+        check_connector(spark)
+    for topic_name in filter(None, topics):
+        check_topic(spark, cluster, topic_name)
     ledger = run_stream(spark, args, cluster, stop) if args.input is None else run_bounded(spark, args, cluster)
     log.info("summary: %s", json.dumps(ledger.summary()))
     if args.summary:
