@@ -9,7 +9,6 @@ one warm session, so that the ratios hold where absolute figures vary. A run's r
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -30,12 +29,12 @@ from uniques.counts import count_unique_users, make_records
 from uniques.events import accept_events, observe_events, parse_events, reject_events
 from uniques.guard import guard_events
 from uniques.kafka import KafkaCluster, address_records, make_reject_records, read_topic, write_topic
+from uniques.progress import count_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import DataFrame
-    from pyspark.sql.streaming.listener import SourceProgress
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -43,22 +42,14 @@ READ_ONLY = "read only"
 MAX_FUTURE = "5 seconds"
 
 
-def count_records(source: SourceProgress) -> int:
-    """Records between a Kafka source's offsets; numInputRows counts those again that a plan reads twice."""
-    start, end = (json.loads(text) if text.startswith("{") else {} for text in (source.startOffset, source.endOffset))
-    return sum(
-        offset - start.get(topic, {}).get(partition, 0)
-        for topic, partitions in end.items()
-        for partition, offset in partitions.items()
-    )
-
-
 def measure_rate(query: StreamingQuery) -> float:
     """Events a second over all batches but the first, once the query has ended."""
     query.awaitTermination()
     batches = [progress for progress in query.recentProgress if progress.numInputRows][1:]
     seconds = sum(progress.durationMs["triggerExecution"] for progress in batches) / 1000
-    return sum(count_records(progress.sources[0]) for progress in batches) / seconds
+    # Between offsets: numInputRows counts those records again that a plan reads twice.
+    kafka = [progress.sources[0] for progress in batches]
+    return sum(count_records(source.startOffset, source.endOffset) for source in kafka) / seconds
 
 
 class Bench:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Observation, functions
 from uniques.accounting import Ledger, resume_ledger
 from uniques.checkpoint import check_parameters, query_location
+from uniques.clients import GroupCommitter
 from uniques.counts import count_unique_users, make_records
 from uniques.events import TS_UNITS, accept_events, observe_events, parse_events, reject_events
 from uniques.files import open_input, print_values, read_lines
@@ -39,6 +40,7 @@ from uniques.options import (
     cluster_of,
     duration,
     duration_or_off,
+    group,
     location,
     number,
     to_seconds,
@@ -185,6 +187,13 @@ def make_parser() -> OneLineParser:
         "available-now closes them at its end, unless off (default: as long as the window)",
     )
     running.add_argument(
+        "--consumer-group",
+        type=group,
+        metavar="GROUP",
+        help="commit what was read to this consumer group after every batch, so that Kafka's tools show the job's lag; "
+        "the job never starts from there (default: none)",
+    )
+    running.add_argument(
         "--state-partitions",
         type=whole_number(1, 10_000),
         default=2,
@@ -271,7 +280,11 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
     listener = ProgressListener(resume_ledger(spark, query_location(location)))
     idle_seconds = None if args.idle_timeout == "off" else to_seconds(args.idle_timeout or args.window)
     closer = IdleCloser(spark, location, idle_seconds, to_seconds(args.watermark), listener)
-    spark.streams.addListener(listener)
+    # First the one that commits: when the ledger's listener has seen the end, so have both.
+    committer = GroupCommitter(spark, cluster, args.consumer_group) if args.consumer_group else None
+    listeners = [committer, listener] if committer else [listener]
+    for each in listeners:
+        spark.streams.addListener(each)
     try:
         if args.trigger == "available-now":
             work_off(writer.trigger(availableNow=True), closer, idle_seconds is not None, stop)
@@ -279,7 +292,10 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
             run_until_stopped(writer.trigger(processingTime=args.trigger).start(), stop, closer.close_when_idle)
     finally:
         listener.wait_until_ended()
-        spark.streams.removeListener(listener)
+        for each in listeners:
+            spark.streams.removeListener(each)
+        if committer:
+            committer.close()
     return listener.ledger
 
 

@@ -164,13 +164,17 @@ def explain_kafka_error(message: str, cluster: KafkaCluster, topic: str) -> str:
         "SslAuthenticationException": f"{where}: the TLS handshake failed; check the trust and key store in "
         "--kafka-config",
         "TopicAuthorizationException": f"{where}: not allowed to use topic {topic!r}; check its ACLs",
+        "GroupAuthorizationException": f"{where}: not allowed to commit offsets to that group; check its ACLs",
+        "UnknownMemberIdException": f"{where}: consumers use that group; give the job one of its own",
         "TimeoutException": f"{where} did not answer in {int(CHECK_TIMEOUT_MS) // 1000} s: is it running, and do "
         "--bootstrap-servers and the security settings match?",
     }
     for sign, explanation in known.items():
         if sign in message:
             return explanation
-    return f"{where}, topic {topic!r}: {message.splitlines()[0]}"
+    # Through py4j the client's own words come behind a line about the call.
+    said = re.findall(r"org\.apache\.kafka\.common\.\S+: (.+)", message)
+    return f"{where}, topic {topic!r}: {said[-1] if said else message.splitlines()[0]}"
 
 
 def read_topic(

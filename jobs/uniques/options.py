@@ -110,6 +110,13 @@ def topic(text: str) -> str:
     return text
 
 
+def group(text: str) -> str:
+    """A type for a Kafka consumer group's name."""
+    if not text.strip():
+        raise refuse(text, "the name of a consumer group, not empty")
+    return text.strip()
+
+
 def location(text: str) -> str:
     """A type for a folder or URL that is not empty."""
     if not text.strip():

@@ -35,6 +35,7 @@ def test_every_flag_has_a_default_that_works() -> None:
         "max_age": None,
         "timestamp_guard": "arrival",
         "idle_timeout": None,
+        "consumer_group": None,
     }
 
 
@@ -54,6 +55,7 @@ WRONG = [
     (["--input-topic", "a b"], "--input-topic: 'a b' is not allowed: give one topic name"),
     (["--output-topic", ""], "--output-topic: '' is not allowed: give one topic name"),
     (["--checkpoint-location", " "], "--checkpoint-location: ' ' is not allowed: give a folder"),
+    (["--consumer-group", ""], "--consumer-group: '' is not allowed: give the name of a consumer group"),
     (["--bootstrap-servers", "localhost"], "--bootstrap-servers: 'localhost' is not allowed: give host:port"),
     (["--what"], "unrecognized arguments: --what"),
     (["--win", "1 minute"], "unrecognized arguments: --win"),

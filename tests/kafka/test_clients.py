@@ -1,0 +1,76 @@
+"""What the job does with Kafka's own client: the offsets of a consumer group."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from load_events import load_lines
+from support import InProcess, count_exactly, make_events, read_records
+from uniques.clients import JavaClient
+from uniques.lifecycle import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kafka_broker import KafkaBroker
+    from pyspark.sql import SparkSession
+
+
+def read_group(broker: KafkaBroker, group: str, topic: str, partitions: int) -> list[int]:
+    """The offsets a group has committed, as Kafka's tools see them."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": group})
+    found = consumer.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=10)
+    consumer.close()
+    return [partition.offset for partition in found]
+
+
+def test_what_was_read_is_committed_to_the_group_and_never_started_from(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = make_events(events=1_000, rate=10)  # a minute and two thirds
+    source, sink = new_topic("in", 2), new_topic("out")
+    group = f"group-{source}"
+    flags = ["--input-topic", source, "--output-topic", sink, "--consumer-group", group]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--trigger", "available-now"]
+    flags += ["--idle-timeout", "off"]
+    load_lines((event.line for event in events[:500]), broker.bootstrap_servers, source)
+    job.run(*flags)
+    assert read_group(broker, group, source, 2) == [250, 250]
+
+    # Somebody resets the group, and uses it: the job neither starts from there nor stops.
+    other = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": group})
+    other.commit(offsets=[TopicPartition(source, 0, 0), TopicPartition(source, 1, 0)], asynchronous=False)
+    other.subscribe([source])
+    while not other.assignment():
+        other.poll(0.1)
+    load_lines((event.line for event in events[500:]), broker.bootstrap_servers, source)
+    caplog.set_level(logging.WARNING, "uniques")
+    job.run(*flags)
+    other.close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    where = f"--consumer-group {group}: Kafka at {broker.bootstrap_servers}"
+    reason = "consumers use that group; give the job one of its own"
+    assert warnings == [f"warning: offsets are not committed to {where}: {reason}"]
+    exact = {start: number for start, (_, number) in count_exactly(events).items()}
+    assert {key: value["events"] for key, value in read_records(broker, sink)} == dict(list(exact.items())[:-1])
+
+
+def test_a_session_without_a_jvm_gets_one_line() -> None:
+    connect = cast("SparkSession", SimpleNamespace())
+    with pytest.raises(UsageError, match=r"^--consumer-group needs a classic Spark driver: Spark Connect [^\n]*$"):
+        JavaClient(connect, "--consumer-group")
+
+
+def test_a_driver_without_the_connector_gets_one_line() -> None:
+    jvm: Any = SimpleNamespace(java=None)
+    nothing = SimpleNamespace(clients=SimpleNamespace(admin=SimpleNamespace(Admin=None)))
+    jvm.org = jvm.kafkashaded = SimpleNamespace(apache=SimpleNamespace(kafka=nothing))
+    jvm.kafkashaded = SimpleNamespace(org=jvm.org)
+    classic: Any = SimpleNamespace(_sc=SimpleNamespace(_gateway=SimpleNamespace(jvm=jvm)))
+    with pytest.raises(UsageError, match=r"^--exactly-once needs Kafka's client on the driver"):
+        JavaClient(classic, "--exactly-once")
