@@ -63,6 +63,10 @@ QUERY_NAME = "unique_users"
 # How often --trigger available-now tries to close the last windows while new events keep arriving.
 CLOSING_ROUNDS = 5
 
+# What a checkpoint that says nothing about one of `fixed_parameters` was made with: a flag that a later release added
+# gets its line here, with what the job did before.
+IMPLIED_PARAMETERS: dict[str, str] = {}
+
 log = logging.getLogger("uniques")
 
 
@@ -244,21 +248,27 @@ def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
     return guard_events
 
 
+def fixed_parameters(args: argparse.Namespace) -> dict[str, str]:
+    """The flags that stay as they are for the life of a checkpoint: its state and its offsets are made with them."""
+    return {
+        "--input-topic": args.input_topic,
+        "--window": args.window,
+        "--rsd": f"{args.rsd:g}",
+        "--output-mode": args.output_mode,
+        "--state-partitions": str(args.state_partitions),
+        # Spark takes the second reading of the topic for another source, which can't come or go.
+        "--rejects-topic": "on" if args.rejects_topic else "off",
+    }
+
+
 def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Ledger:
     """The pipeline from Kafka to its end."""
     location = args.checkpoint_location
     check_parameters(
         spark,
         location,
-        {
-            "--input-topic": args.input_topic,
-            "--window": args.window,
-            "--rsd": f"{args.rsd:g}",
-            "--output-mode": args.output_mode,
-            "--state-partitions": str(args.state_partitions),
-            # Spark takes the second reading of the topic for another source, which can't come or go.
-            "--rejects-topic": "on" if args.rejects_topic else "off",
-        },
+        fixed_parameters(args),
+        IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
     source = read_topic(spark, cluster, args.input_topic, args.starting_offsets, args.max_offsets_per_trigger)

@@ -22,6 +22,7 @@ from support import (
     read_records,
     submit,
 )
+from uniques import __version__
 from uniques.checkpoint import query_location, read_parameters
 from uniques.counts import count_unique_users, make_records
 from uniques.events import accept_events, observe_events, parse_events
@@ -92,8 +93,9 @@ def test_a_checkpoint_made_with_other_parameters_is_refused_in_one_line(
     with pytest.raises(UsageError) as refused:
         job.run(*flags, "--rsd", "0.1", "--window", "2 minutes", "--state-partitions", "3", "--rejects-topic", sink)
     assert str(refused.value) == (
-        f"--checkpoint-location {location} was made with --window 1 minute (now 2 minutes), --rsd 0.05 (now 0.1), "
-        "--state-partitions 2 (now 3), --rejects-topic off (now on): give the same, or another location for a new start"
+        f"--checkpoint-location {location} was made by version {__version__} with --window 1 minute (now 2 minutes), "
+        "--rsd 0.05 (now 0.1), --state-partitions 2 (now 3), --rejects-topic off (now on): give the same, or another "
+        '--checkpoint-location, which starts at --starting-offsets (README, "Changes": how to switch without a gap)'
     )
     assert read_parameters(spark, location) == made_with
     # The watermark may change.

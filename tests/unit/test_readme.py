@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pyspark
-from unique_users import make_parser
+from unique_users import fixed_parameters, make_parser
 from uniques.counts import relative_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +20,12 @@ def test_the_flags_table_lists_every_flag_with_its_default() -> None:
     defaults["--bootstrap-servers"] = "`localhost:9092`"
     defaults["--idle-timeout"] = "the window"
     assert dict(rows) == defaults
+
+
+def test_the_changes_table_lists_what_is_fixed() -> None:
+    row = re.search(r"^\| (.+?) \| fixed: needs a new checkpoint \|$", README, re.MULTILINE)
+    assert row is not None
+    assert set(re.findall(r"`(--[a-z-]+)`", row[1])) == set(fixed_parameters(make_parser().parse_args([])))
 
 
 def test_the_accuracy_table_follows_the_formula() -> None:

@@ -1,0 +1,94 @@
+"""What may change on a checkpoint, what may not, and that a checkpoint of every release goes on."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from load_events import load_lines
+from support import InProcess, assert_close, read_records, utc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kafka_broker import KafkaBroker
+
+RELEASES = sorted((Path(__file__).parent / "checkpoints").glob("*.tar.gz"))
+FLAGS = ["--rsd", "0.02", "--trigger", "available-now", "--max-offsets-per-trigger", "300"]
+START = 1_468_244_340  # 2016-07-11T13:39:00Z
+READ_BEFORE = 900  # events the released job read: a minute and a half
+
+
+def source_of(version: str) -> str:
+    """The topic that a release's checkpoint has offsets of."""
+    return f"in-{version}"
+
+
+def make_event(index: int) -> tuple[int, str]:
+    """Ten a second, in order, of 500 users; a formula, so that a release's offsets fit for ever."""
+    return START + index // 10, f"user-{index * index * 7919 % 4_999 % 500}"
+
+
+def make_lines(number: int = 1_500) -> list[bytes]:
+    return [json.dumps({"ts": ts, "uid": uid}).encode() for ts, uid in map(make_event, range(number))]
+
+
+def count_lines(number: int = 1_500) -> dict[str, tuple[int, int]]:
+    """Window start -> (unique users, events) of `make_lines`, by sets."""
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    events: Counter[str] = Counter()
+    for ts, uid in map(make_event, range(number)):
+        users[utc(ts - ts % 60)].add(uid)
+        events[utc(ts - ts % 60)] += 1
+    return {start: (len(users[start]), events[start]) for start in users}
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.removesuffix(".tar.gz"))
+def test_a_checkpoint_of_a_release_goes_on(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, release: Path
+) -> None:
+    with tarfile.open(release) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source, sink = source_of(release.name.removesuffix(".tar.gz")), new_topic("out")
+    broker.create_topic(source, 2)
+    load_lines(make_lines(), broker.bootstrap_servers, source)
+    summary = tmp_path / "summary.json"
+    flags = [*FLAGS, "--input-topic", source, "--output-topic", sink, "--summary", str(summary)]
+    job.run(*flags, "--checkpoint-location", str(tmp_path / "checkpoint"))
+    exact = count_lines()
+    records = dict(read_records(broker, sink))
+    # The first minute was written by the release; the second one it left open.
+    assert list(records) == list(exact)[1:]
+    for start, value in records.items():
+        assert_close(value, exact[start])
+    said = json.loads(summary.read_text())
+    assert (said["carried"], said["read"], said["counted"], said["late"]) == (300, 600, 900, 0)
+
+
+def test_a_switch_to_a_new_checkpoint_leaves_no_gap_and_counts_nothing_twice(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    source, old_sink, new_sink = new_topic("in", 2), new_topic("out"), new_topic("out")
+    flags = ["--input-topic", source, "--trigger", "available-now", "--idle-timeout", "off"]
+    old = [*flags, "--output-topic", old_sink, "--checkpoint-location", str(tmp_path / "old")]
+    # Other parameters, and a start in the middle of a minute, whose count it therefore gets wrong.
+    new = [*flags, "--output-topic", new_sink, "--checkpoint-location", str(tmp_path / "new")]
+    new += ["--rsd", "0.01", "--state-partitions", "3", "--starting-offsets", "latest"]
+    lines = make_lines(3_000)
+    for part in (lines[:1_000], lines[1_000:]):
+        load_lines(part, broker.bootstrap_servers, source)
+        job.run(*old)
+        job.run(*new)
+    before, after = (sorted(read_records(broker, sink), key=lambda record: record[0]) for sink in (old_sink, new_sink))
+    exact = count_lines(3_000)
+    assert after[0][0] == "2016-07-11T13:40:00Z"
+    assert after[0][1]["events"] < exact["2016-07-11T13:40:00Z"][1]
+    switch = after[2][0]  # from the third window of the new topic on
+    records = [record for record in before if record[0] < switch] + [record for record in after if record[0] >= switch]
+    assert [start for start, _ in records] == list(exact)[:-1]
+    for start, value in records:
+        assert_close(value, exact[start])
