@@ -80,7 +80,11 @@ package: $(INSTALLED) ## build dist/*.whl, and the same as dist/uniques.zip for 
 	@cp dist/unique_users-*.whl dist/uniques.zip
 	@rm -rf build && ls -1 dist/*
 
-test-platforms: package ## test the packages in a clean environment, and every platform file against its vendor's schema
+$(VENV)/.platforms: $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[platforms]'
+	@touch $@
+
+test-platforms: package $(VENV)/.platforms ## test the packages in a clean environment, and every platform file against its vendor's schema
 	@$(PY) -m pytest tests/platforms $(ARGS)
 
 clean: ## remove .venv/, the downloads in .cache/, and what tests and tools left

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from pyspark.sql import Observation, functions
 from uniques.accounting import Ledger, resume_ledger
 from uniques.checkpoint import check_parameters, query_location
 from uniques.clients import GroupCommitter
-from uniques.counts import count_unique_users, make_records
+from uniques.counts import count_unique_users, make_records, observe_counts
 from uniques.events import TS_UNITS, accept_events, observe_events, parse_events, reject_events
 from uniques.files import open_input, print_values, read_lines
 from uniques.idle import IdleCloser, read_punctuation, write_punctuation
@@ -41,6 +42,7 @@ from uniques.options import (
     duration,
     duration_or_off,
     group,
+    listen_address,
     location,
     number,
     to_seconds,
@@ -52,9 +54,11 @@ from uniques.progress import ProgressListener
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.listener import StreamingQueryListener
     from pyspark.sql.streaming.readwriter import DataStreamWriter
     from uniques.kafka import KafkaCluster
     from uniques.lifecycle import StopSignal
@@ -198,6 +202,12 @@ def make_parser() -> OneLineParser:
         "the job never starts from there (default: none)",
     )
     running.add_argument(
+        "--metrics-port",
+        type=listen_address,
+        metavar="[HOST:]PORT",
+        help="serve the job's metrics for Prometheus there, at /metrics; needs prometheus_client (default: not at all)",
+    )
+    running.add_argument(
         "--state-partitions",
         type=whole_number(1, 10_000),
         default=2,
@@ -209,8 +219,11 @@ def make_parser() -> OneLineParser:
 
 def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
     """Counts a stream or a bounded input, and says at the end where every event went."""
+    # What a flag needs is missed before anything starts.
     if args.timestamp_guard == "neighbours":
         load_guard()
+    if args.metrics_port:
+        load_metrics()
     topics = [args.input_topic if args.input is None else None, output_topic(args), args.rejects_topic]
     if any(topics):
         check_connector(spark)
@@ -234,6 +247,15 @@ def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
     if args.timestamp_guard == "arrival":
         return parsed
     return load_guard()(parsed, to_seconds(max_future) if max_future else None)
+
+
+def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractContextManager[StreamingQueryListener]]:
+    """`metrics.serve_metrics`; raises UsageError, one line, when what it needs is not installed on the driver."""
+    try:
+        from uniques.metrics import serve_metrics
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--metrics-port needs the Python package {error.name}: pip install {error.name}") from error
+    return serve_metrics
 
 
 def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
@@ -261,6 +283,28 @@ def fixed_parameters(args: argparse.Namespace) -> dict[str, str]:
     }
 
 
+@contextmanager
+def listen(
+    spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, listener: ProgressListener
+) -> Iterator[None]:
+    """Has the listener called while a query runs, and those that the flags ask for."""
+    with ExitStack() as stack:
+        listeners: list[StreamingQueryListener] = [listener]
+        if args.consumer_group:
+            committer = GroupCommitter(spark, cluster, args.consumer_group)
+            stack.callback(committer.close)
+            # First the one that commits: when the ledger's listener has seen the end, so have both.
+            listeners.insert(0, committer)
+        if args.metrics_port:
+            # After the ledger's, which it shows.
+            listeners.append(stack.enter_context(load_metrics()(args.metrics_port, listener)))
+        for each in listeners:
+            spark.streams.addListener(each)
+            stack.callback(spark.streams.removeListener, each)
+        stack.callback(listener.wait_until_ended)
+        yield
+
+
 def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Ledger:
     """The pipeline from Kafka to its end."""
     location = args.checkpoint_location
@@ -275,7 +319,7 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
     judged = judge_events(source, args)
     observed = observe_events(judged, to_seconds(args.window))
     events = accept_events(observed).unionByName(read_punctuation(spark, location))
-    counts = count_unique_users(events, args.window, args.watermark, args.rsd)
+    counts = observe_counts(count_unique_users(events, args.window, args.watermark, args.rsd))
     records = make_records(counts, args.rsd, final=args.output_mode == "append")
     if args.output == "-":
         writer = records.writeStream.foreachBatch(print_values)
@@ -290,22 +334,11 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
     listener = ProgressListener(resume_ledger(spark, query_location(location)))
     idle_seconds = None if args.idle_timeout == "off" else to_seconds(args.idle_timeout or args.window)
     closer = IdleCloser(spark, location, idle_seconds, to_seconds(args.watermark), listener)
-    # First the one that commits: when the ledger's listener has seen the end, so have both.
-    committer = GroupCommitter(spark, cluster, args.consumer_group) if args.consumer_group else None
-    listeners = [committer, listener] if committer else [listener]
-    for each in listeners:
-        spark.streams.addListener(each)
-    try:
+    with listen(spark, args, cluster, listener):
         if args.trigger == "available-now":
             work_off(writer.trigger(availableNow=True), closer, idle_seconds is not None, stop)
         else:
             run_until_stopped(writer.trigger(processingTime=args.trigger).start(), stop, closer.close_when_idle)
-    finally:
-        listener.wait_until_ended()
-        for each in listeners:
-            spark.streams.removeListener(each)
-        if committer:
-            committer.close()
     return listener.ledger
 
 

@@ -132,6 +132,14 @@ def bootstrap_servers(text: str) -> str:
     return ",".join(servers)
 
 
+def listen_address(text: str) -> tuple[str, int]:
+    """A type for `port` (on all interfaces) or `host:port`, to listen on."""
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535 or (":" in text and not host):
+        raise refuse(text, "a port from 1 to 65535, or host:port to listen on one interface only")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
+
+
 def add_kafka_options(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say where Kafka is; `cluster_of` reads them."""
     group = parser.add_argument_group("Kafka")

@@ -82,6 +82,18 @@ def test_the_wheel_runs_in_a_clean_environment(wheel: Path, tmp_path: Path, even
     assert done.returncode == 0, done.stderr
     assert_right(done.stdout)
 
+    lacking = subprocess.run(
+        [str(clean / "unique-users"), "--metrics-port", "127.0.0.1:9108"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=empty,
+        env={**plain_environment(), "SPARK_LOCAL_IP": "127.0.0.1"},
+    )
+    assert lacking.returncode == 2
+    said = "--metrics-port needs the Python package prometheus_client: pip install prometheus_client"
+    assert lacking.stderr.splitlines()[-1] == f"unique_users: error: {said}"
+
 
 def test_the_zip_goes_with_the_script_alone(tmp_path: Path, events_file: Path) -> None:
     empty = tmp_path / "empty"

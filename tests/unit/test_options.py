@@ -36,6 +36,7 @@ def test_every_flag_has_a_default_that_works() -> None:
         "timestamp_guard": "arrival",
         "idle_timeout": None,
         "consumer_group": None,
+        "metrics_port": None,
     }
 
 
@@ -57,6 +58,10 @@ WRONG = [
     (["--checkpoint-location", " "], "--checkpoint-location: ' ' is not allowed: give a folder"),
     (["--consumer-group", ""], "--consumer-group: '' is not allowed: give the name of a consumer group"),
     (["--bootstrap-servers", "localhost"], "--bootstrap-servers: 'localhost' is not allowed: give host:port"),
+    (["--metrics-port", "0"], "--metrics-port: '0' is not allowed: give a port from 1 to 65535, or host:port"),
+    (["--metrics-port", "70000"], "--metrics-port: '70000' is not allowed"),
+    (["--metrics-port", ":9108"], "--metrics-port: ':9108' is not allowed"),
+    (["--metrics-port", "localhost"], "--metrics-port: 'localhost' is not allowed"),
     (["--what"], "unrecognized arguments: --what"),
     (["--win", "1 minute"], "unrecognized arguments: --win"),
 ]
@@ -88,6 +93,9 @@ def test_rejects_of_a_stream_need_the_kafka_sink(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("flag", "text", "value"),
     [
+        ("--metrics-port", "9108", ("0.0.0.0", 9108)),
+        ("--metrics-port", "127.0.0.1:9108", ("127.0.0.1", 9108)),
+        ("--metrics-port", "[::1]:9108", ("::1", 9108)),
         ("--window", "1 minutes", "1 minute"),
         ("--window", " 90  seconds ", "90 seconds"),
         ("--watermark", "0 seconds", "0 seconds"),
@@ -95,7 +103,7 @@ def test_rejects_of_a_stream_need_the_kafka_sink(capsys: pytest.CaptureFixture[s
         ("--bootstrap-servers", "a:1, [::1]:2", "a:1,[::1]:2"),
     ],
 )
-def test_durations_and_servers_are_normalised(flag: str, text: str, value: str) -> None:
+def test_durations_and_servers_are_normalised(flag: str, text: str, value: object) -> None:
     assert vars(make_parser().parse_args([flag, text]))[flag[2:].replace("-", "_")] == value
 
 
