@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kafka_broker import KafkaBroker
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 
 def read_metrics(port: int) -> dict[str, dict[str, float]]:
