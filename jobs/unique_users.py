@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ from uniques.options import (
     whole_number,
 )
 from uniques.progress import ProgressListener
+from uniques.transactions import TransactionalWriter
 
 if TYPE_CHECKING:
     import argparse
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.listener import StreamingQueryListener
+    from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
     from uniques.kafka import KafkaCluster
     from uniques.lifecycle import StopSignal
@@ -164,6 +166,12 @@ def make_parser() -> OneLineParser:
         default="append",
         help="append: one final record a window; update: the running count of a window after every batch that "
         "changed it, with final=false (default: %(default)s)",
+    )
+    output.add_argument(
+        "--exactly-once",
+        action="store_true",
+        help="write every batch in one Kafka transaction: consumers with isolation.level=read_committed see each "
+        "result once, whatever was killed when (default: at least once)",
     )
     output.add_argument(
         "--output", choices=("-",), help="-: write the results to standard output, JSON lines, instead of the topic"
@@ -321,24 +329,35 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
     events = accept_events(observed).unionByName(read_punctuation(spark, location))
     counts = observe_counts(count_unique_users(events, args.window, args.watermark, args.rsd))
     records = make_records(counts, args.rsd, final=args.output_mode == "append")
+    transactions = None
     if args.output == "-":
         writer = records.writeStream.foreachBatch(print_values)
     else:
         addressed = address_records(records, args.output_topic)
         if args.rejects_topic:
             addressed = addressed.union(make_reject_records(reject_events(judged), args.rejects_topic))
-        writer = write_topic(addressed, cluster)
+        if args.exactly_once:
+            transactions = TransactionalWriter(spark, cluster, args.output_topic, location, bool(args.rejects_topic))
+            writer = addressed.writeStream.foreachBatch(transactions.write_batch)
+        else:
+            writer = write_topic(addressed, cluster)
     writer = (
         writer.queryName(QUERY_NAME).outputMode(args.output_mode).option("checkpointLocation", query_location(location))
     )
     listener = ProgressListener(resume_ledger(spark, query_location(location)))
     idle_seconds = None if args.idle_timeout == "off" else to_seconds(args.idle_timeout or args.window)
     closer = IdleCloser(spark, location, idle_seconds, to_seconds(args.watermark), listener)
-    with listen(spark, args, cluster, listener):
+
+    def watch(query: StreamingQuery) -> None:
+        closer.close_when_idle(query)
+        if transactions:
+            transactions.keep_alive()
+
+    with listen(spark, args, cluster, listener), transactions or nullcontext():
         if args.trigger == "available-now":
             work_off(writer.trigger(availableNow=True), closer, idle_seconds is not None, stop)
         else:
-            run_until_stopped(writer.trigger(processingTime=args.trigger).start(), stop, closer.close_when_idle)
+            run_until_stopped(writer.trigger(processingTime=args.trigger).start(), stop, watch)
     return listener.ledger
 
 
@@ -388,6 +407,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--rejects-topic: {args.rejects_topic!r} is not allowed with --output - on a stream: give an "
             "--output-topic, or --input"
         )
+    if args.exactly_once and (args.input is not None or args.output == "-"):
+        parser.error("--exactly-once: not allowed with --input or --output -: it is about topics")
     cluster = cluster_of(parser, args)
 
     run_job(QUERY_NAME, args.state_partitions, lambda spark, stop: run(spark, args, cluster, stop))

@@ -31,10 +31,15 @@ ROOT = Path(__file__).resolve().parents[1]
 SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 
 
-def read_messages(broker: KafkaBroker, topic: str) -> list[Message]:
-    """All records of a topic with one partition, in order."""
+def read_messages(broker: KafkaBroker, topic: str, isolation: str = "read_uncommitted") -> list[Message]:
+    """All records of a topic with one partition, in order, as a consumer with that isolation level sees them."""
     consumer = Consumer(
-        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "tests", "enable.partition.eof": True}
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "group.id": "tests",
+            "enable.partition.eof": True,
+            "isolation.level": isolation,
+        }
     )
     consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
     messages: list[Message] = []
@@ -49,9 +54,11 @@ def read_messages(broker: KafkaBroker, topic: str) -> list[Message]:
         messages.append(message)
 
 
-def read_records(broker: KafkaBroker, topic: str) -> list[tuple[str, dict[str, Any]]]:
+def read_records(
+    broker: KafkaBroker, topic: str, isolation: str = "read_uncommitted"
+) -> list[tuple[str, dict[str, Any]]]:
     """All results in a topic with one partition, `(key, value)`, in order."""
-    messages = read_messages(broker, topic)
+    messages = read_messages(broker, topic, isolation)
     return [((message.key() or b"").decode(), json.loads(message.value() or b"")) for message in messages]
 
 

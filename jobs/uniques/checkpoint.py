@@ -1,8 +1,9 @@
 """What a checkpoint was made with, kept beside it.
 
 Spark refuses some changes with a stack trace, ignores others (state partitions) and lets others ruin the state. So
-the folder given as checkpoint location holds three: `query`, Spark's own, `parameters`, the manifest, and `punctuation`
-(see `idle`), both written through Spark, so that any file system Spark can reach will do.
+the folder given as checkpoint location holds `query`, Spark's own, `parameters`, the manifest, `punctuation` (see
+`idle`) and perhaps `transactional-id` (see `transactions`), all written through Spark, so that any file system Spark
+can reach will do.
 """
 
 from __future__ import annotations
@@ -83,3 +84,30 @@ def compare_parameters(
             differences.append(f"{flag} {before} (now {value})")
     newer = [flag for flag in made_with if flag.startswith("--") and flag not in parameters]
     return differences + [f"{flag} {made_with[flag]} (unknown to version {__version__})" for flag in newer]
+
+
+def keep_text(spark: SparkSession, location: str, name: str, text: str) -> str:
+    """The line kept under `name` beside a checkpoint; `text`, which is then kept, when there is none."""
+    path = f"{location.rstrip('/')}/{name}"
+    try:
+        rows = spark.read.text(path).collect()
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        rows = []
+    if rows:
+        kept: str = rows[0].value
+        return kept
+    spark.createDataFrame([(text,)], "value STRING").coalesce(1).write.mode("overwrite").text(path)
+    return text
+
+
+def last_batch(spark: SparkSession, log: str) -> int:
+    """The last batch in one of the logs of a query's checkpoint, -1 for none."""
+    try:
+        names = spark.read.text(log).select(F.col("_metadata.file_name")).distinct().collect()
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return -1
+    return max((int(row.file_name) for row in names if row.file_name.isdecimal()), default=-1)

@@ -57,11 +57,11 @@ class JavaClient:
             properties.put(name, value)
         return properties
 
-    def offsets(self, offsets: dict[tuple[str, int], int]) -> Any:
-        """`(topic, partition) -> offset` as the Java map that commits take."""
+    def offsets(self, offsets: dict[tuple[str, int], int], note: str = "") -> Any:
+        """`(topic, partition) -> offset` as the Java map that commits take, with a note to each."""
         found = self.java.util.HashMap()
         for (topic, partition), offset in offsets.items():
-            metadata = self.kafka.clients.consumer.OffsetAndMetadata(offset)
+            metadata = self.kafka.clients.consumer.OffsetAndMetadata(offset, note)
             found.put(self.kafka.common.TopicPartition(topic, partition), metadata)
         return found
 

@@ -47,10 +47,12 @@ def count_unique_users(
 def observe_counts(counts: DataFrame) -> DataFrame:
     """Attaches the observation `results` to rows of `count_unique_users`, which stay as they are.
 
-    `last_window_end` BIGINT, unix seconds, and `last_window_users` BIGINT: the latest window among them; null for none.
+    `rows` BIGINT, how many; `last_window_end` BIGINT, unix seconds, and `last_window_users` BIGINT: the latest window
+    among them; null for none.
     """
     return counts.observe(
         "results",
+        F.count(F.lit(1)).alias("rows"),
         F.max(F.unix_seconds("window_end")).alias("last_window_end"),
         F.max_by("unique_users", "window_end").alias("last_window_users"),
     )

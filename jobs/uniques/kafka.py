@@ -165,6 +165,8 @@ def explain_kafka_error(message: str, cluster: KafkaCluster, topic: str) -> str:
         "--kafka-config",
         "TopicAuthorizationException": f"{where}: not allowed to use topic {topic!r}; check its ACLs",
         "GroupAuthorizationException": f"{where}: not allowed to commit offsets to that group; check its ACLs",
+        "TransactionalIdAuthorizationException": f"{where}: not allowed to write transactions; check the ACLs of the "
+        "transactional id",
         "UnknownMemberIdException": f"{where}: consumers use that group; give the job one of its own",
         "TimeoutException": f"{where} did not answer in {int(CHECK_TIMEOUT_MS) // 1000} s: is it running, and do "
         "--bootstrap-servers and the security settings match?",

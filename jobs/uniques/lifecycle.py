@@ -168,6 +168,9 @@ def run_until_stopped(query: StreamingQuery, stop: StopSignal, on_poll: Callable
             on_poll(query)
     except StreamingQueryException as error:
         raise JobError(explain_failure(str(error))) from error
+    except JobError:
+        query.stop()
+        raise
 
 
 def wait_for_batch(query: StreamingQuery) -> None:

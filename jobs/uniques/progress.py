@@ -75,8 +75,9 @@ def count_lag(source: SourceProgress) -> int:
 
 
 def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
-    """Reads a StreamingQueryProgress of a query over `events.observe_events`."""
+    """Reads the progress of a query with the observation of `events.observe_events`, and one `results` of `rows`."""
     observed = progress.observedMetrics.get("events")
+    results = progress.observedMetrics.get("results")
     watermark = progress.eventTime.get("watermark", "")
     return BatchProgress(
         batch=progress.batchId,
@@ -85,7 +86,7 @@ def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
         watermark=watermark if parse_time(watermark) else "-",
         lag=max(count_lag(source) for source in progress.sources),  # --rejects-topic reads the topic twice
         open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
-        rows_written=max(0, progress.sink.numOutputRows),
+        rows_written=results["rows"] if results else 0,
     )
 
 

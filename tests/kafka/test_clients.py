@@ -1,4 +1,4 @@
-"""What the job does with Kafka's own client: the offsets of a consumer group."""
+"""What the job does with Kafka's own client: the offsets of a consumer group, and exactly-once output."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from load_events import load_lines
-from support import InProcess, count_exactly, make_events, read_records
+from support import InProcess, count_exactly, make_events, read_messages, read_records
 from uniques.clients import JavaClient
+from uniques.kafka import KafkaCluster
 from uniques.lifecycle import UsageError
+from uniques.transactions import TransactionalWriter, check_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,3 +76,52 @@ def test_a_driver_without_the_connector_gets_one_line() -> None:
     classic: Any = SimpleNamespace(_sc=SimpleNamespace(_gateway=SimpleNamespace(jvm=jvm)))
     with pytest.raises(UsageError, match=r"^--exactly-once needs Kafka's client on the driver"):
         JavaClient(classic, "--exactly-once")
+
+
+def read_once(broker: KafkaBroker, topic: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a consumer with isolation.level=read_committed sees."""
+    return read_records(broker, topic, isolation="read_committed")
+
+
+def test_exactly_once_skips_what_is_written_and_fences_off_an_older_instance(
+    job: InProcess, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    events = make_events(events=3_000, rate=20)  # two and a half minutes
+    source, sink, rejects = new_topic("in", 2), new_topic("out"), new_topic("rejects")
+    checkpoint = tmp_path / "checkpoint"
+    flags = ["--input-topic", source, "--output-topic", sink, "--rejects-topic", rejects, "--exactly-once"]
+    flags += ["--checkpoint-location", str(checkpoint), "--trigger", "available-now", "--idle-timeout", "off"]
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    exact = {start: number for start, (_, number) in count_exactly(events).items()}
+    job.run(*flags)
+    assert [(key, value["events"]) for key, value in read_once(broker, sink)] == list(exact.items())[:-1]
+    rejected = [message.value() or b"" for message in read_messages(broker, rejects)]
+    assert sorted(rejected) == sorted(event.line for event in events if event.ts is None)
+
+    # As if it had been killed after writing, before Spark knew: the batches are done again, and written once.
+    for log in ("commits/1", "commits/.1.crc", "commits/0", "commits/.0.crc", "offsets/1", "offsets/.1.crc"):
+        (checkpoint / "query" / log).unlink()
+    older = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, str(checkpoint), False)
+    job.run(*flags)
+    assert [(key, value["events"]) for key, value in read_once(broker, sink)] == list(exact.items())[:-1]
+    assert len(read_messages(broker, rejects)) == len(rejected)
+
+    with pytest.raises(UsageError, match=r"^another instance took this checkpoint over \(.*\): this one ends$"):
+        older._commit([(b"key", b"value")])
+    older.close()
+    assert len(read_once(broker, sink)) == len(exact) - 1
+
+
+def test_exactly_once_refuses_a_checkpoint_that_does_not_fit_what_is_written(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    offsets = tmp_path / "query" / "offsets"
+    offsets.mkdir(parents=True)
+    for batch in range(3):
+        (offsets / str(batch)).write_text("v1\n")
+    check_mark(spark, str(tmp_path), 3)
+    check_mark(spark, str(tmp_path), 0)
+    with pytest.raises(UsageError, match=r"ends with batch 2, and batch 4 is in the output: start once without"):
+        check_mark(spark, str(tmp_path), 5)
+    with pytest.raises(UsageError, match=r"Kafka has forgotten whether its last batch, 2, was written: start once"):
+        check_mark(spark, str(tmp_path), None)

@@ -37,6 +37,7 @@ def test_every_flag_has_a_default_that_works() -> None:
         "idle_timeout": None,
         "consumer_group": None,
         "metrics_port": None,
+        "exactly_once": False,
     }
 
 

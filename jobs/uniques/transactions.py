@@ -1,0 +1,219 @@
+"""Exactly-once output: each batch's few results in one Kafka transaction, together with the number of the batch.
+
+Spark's own sink writes from many executors and can only promise at least once. Results are a few rows a batch, so here
+the driver writes them, by one transactional producer, and commits in the same transaction, to a consumer group named
+after the checkpoint, how many batches are written: as the offset of partition 0 of the output topic. After a crash the
+group says whether the batch that Spark does again is there already.
+
+The name of producer and group is made once for a checkpoint and kept beside it. Kafka lets one producer of a name
+write: a second instance on the same checkpoint fences off the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError
+
+from uniques.checkpoint import keep_text, last_batch, query_location
+from uniques.clients import JavaClient
+from uniques.kafka import PRODUCER_PROPERTIES, explain_kafka_error, write_topic_once
+from uniques.lifecycle import JobError, UsageError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from uniques.kafka import KafkaCluster
+
+log = logging.getLogger("uniques")
+
+KEEP_ALIVE_SECONDS = 10.0
+READ_SECONDS = 60
+CLOSE_SECONDS = 5
+TAKE_OVER_SECONDS = 5.0  # from fencing the other off to the first mark
+MAX_BLOCK_SECONDS = 120  # a broker that restarts is waited for, as long as Kafka's own delivery timeout
+FENCED = ("ProducerFencedException", "InvalidProducerEpochException")
+
+
+class TransactionalWriter:
+    """Writes the batches of one query to a topic, each once; a context manager around the query's run."""
+
+    def __init__(
+        self, spark: SparkSession, cluster: KafkaCluster, topic: str, location: str, with_rejects: bool
+    ) -> None:
+        """Fences off another instance on the checkpoint `location`, ends what it left open, reads what is written.
+
+        Raises UsageError when the driver has no Kafka client, or when checkpoint and Kafka don't fit; JobError when
+        Kafka refuses or does not answer.
+        """
+        self._client = JavaClient(spark, "--exactly-once")
+        self._cluster = cluster
+        self._topic = topic
+        self._with_rejects = with_rejects
+        new_name = f"unique_users-{uuid.uuid4().hex}"
+        self._name = keep_text(spark, location, "transactional-id", new_name)
+        now = datetime.now(timezone.utc)
+        self._instance = f"{socket.gethostname()}, process {os.getpid()}, started {now:%Y-%m-%dT%H:%M:%SZ}"
+        self._lock = threading.Lock()
+        self._keeper: threading.Thread | None = None
+        self.failure: JobError | None = None
+        kafka = self._client.kafka
+        serializer = kafka.common.serialization.ByteArraySerializer._fqn
+        settings = {name: value for name, value in PRODUCER_PROPERTIES.items() if name not in cluster.properties}
+        settings |= {"transactional.id": self._name, "max.block.ms": f"{MAX_BLOCK_SECONDS}000"}
+        settings |= {"key.serializer": serializer, "value.serializer": serializer}
+        self._producer = kafka.clients.producer.KafkaProducer(self._client.properties(cluster, settings))
+        self._admin = kafka.clients.admin.Admin.create(self._client.properties(cluster, {}))
+        try:
+            mark = self._take_over()
+            if self._name != new_name:
+                check_mark(spark, location, mark)
+            self._done = mark or 0
+            # A mark is there from now on, before the first batch too, and says who writes.
+            self._commit([])
+        except BaseException:
+            self.close()
+            raise
+
+    def write_batch(self, records: DataFrame, batch: int) -> None:
+        """Writes a batch, unless it is written already; for `foreachBatch`.
+
+        Takes the columns of `kafka.address_records`. Records with headers are rejects: they may be many, so executors
+        write them, at least once, before the results.
+        """
+        written = batch < self._done
+        # Both are always computed: Spark fails a query whose batch is not read wholly.
+        if self._with_rejects:
+            records.persist()
+            if not written:
+                write_topic_once(records.where("headers IS NOT NULL"), self._cluster)
+        results = records.where("headers IS NULL").select("key", "value").collect()
+        records.unpersist()
+        if written:
+            log.info("batch=%d was written before the restart, and is not written again", batch)
+            return
+        with self._lock:
+            self._done = batch + 1
+            self._commit(sorted((bytes(row.key), bytes(row.value)) for row in results))
+
+    def keep_alive(self) -> None:
+        """Writes an empty transaction when there was none for a while; to be called again and again.
+
+        So an idle instance finds out that another took over, and Kafka forgets neither the producer nor the group, as
+        it does after a week. Does not wait; raises the JobError of an earlier one.
+        """
+        if self.failure:
+            raise self.failure
+        idle = time.monotonic() - self._committed_at >= KEEP_ALIVE_SECONDS
+        if idle and not (self._keeper and self._keeper.is_alive()):
+            self._keeper = threading.Thread(target=self._commit_nothing, daemon=True)
+            self._keeper.start()
+
+    def __enter__(self) -> TransactionalWriter:
+        """While a query runs: raises why it could not write instead of what Spark makes of that."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the clients."""
+        self.close()
+        if self.failure and isinstance(error, JobError):
+            raise self.failure from error
+
+    def close(self) -> None:
+        """Ends the clients; aborts what is open."""
+        patience = self._client.java.time.Duration.ofSeconds(CLOSE_SECONDS)
+        self._producer.close(patience)
+        self._admin.close(patience)
+
+    def _take_over(self) -> int | None:
+        try:
+            self._producer.initTransactions()
+            mark = self._read_mark()
+        except Py4JError as error:
+            raise self._explain(error) from error
+        return mark[0] if mark else None
+
+    def _commit_nothing(self) -> None:
+        with self._lock, suppress(JobError):
+            self._commit([])
+
+    def _commit(self, records: list[tuple[bytes, bytes]]) -> None:
+        clients = self._client.kafka.clients
+        try:
+            self._producer.beginTransaction()
+            # The mark first, then each record waited for: a producer that is fenced off in the middle of a commit can
+            # leave it waiting until max.block.ms.
+            mark = self._client.offsets({(self._topic, 0): self._done}, self._instance)
+            self._producer.sendOffsetsToTransaction(mark, clients.consumer.ConsumerGroupMetadata(self._name))
+            sent = [self._producer.send(clients.producer.ProducerRecord(self._topic, *record)) for record in records]
+            self._producer.flush()
+            for record in sent:
+                record.get()
+            self._producer.commitTransaction()
+        except Py4JError as error:
+            self.failure = self._explain(error)
+            raise self.failure from error
+        self._committed_at = time.monotonic()
+
+    def _read_mark(self) -> tuple[int, str] | None:
+        """How many batches are written, and which instance said so; None when the group is not there."""
+        # Only what is decided: a transaction that is being ended may still move it.
+        options = self._client.kafka.clients.admin.ListConsumerGroupOffsetsOptions().requireStable(True)
+        found = self._admin.listConsumerGroupOffsets(self._name, options).partitionsToOffsetAndMetadata()
+        marks = found.get(READ_SECONDS, self._client.java.util.concurrent.TimeUnit.SECONDS).values()
+        # More than one after --output-topic was changed.
+        return max(((mark.offset(), mark.metadata()) for mark in marks), default=None)
+
+    def _explain(self, error: Py4JError) -> JobError:
+        message = str(error)
+        if not any(sign in message for sign in FENCED):
+            if "TimeoutException" in message:
+                where = self._cluster.bootstrap_servers
+                return JobError(f"Kafka at {where} did not take a batch in {MAX_BLOCK_SECONDS} s: is it running?")
+            return JobError(explain_kafka_error(message, self._cluster, self._topic))
+        deadline = time.monotonic() + TAKE_OVER_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(Py4JError):
+                mark = self._read_mark()
+                if mark and mark[1] != self._instance:
+                    # Starting again would fence off the other one in its turn.
+                    return UsageError(f"another instance took this checkpoint over ({mark[1]}): this one ends")
+            time.sleep(TAKE_OVER_SECONDS / 10)
+        return JobError(
+            "Kafka ended a transaction that was open too long (transaction.timeout.ms), as when the job is paused: "
+            "start it again, and it goes on where it was"
+        )
+
+
+def check_mark(spark: SparkSession, location: str, mark: int | None) -> None:
+    """Makes sure that `mark`, the number of batches Kafka says are written, can be about this checkpoint.
+
+    Raises UsageError, one line, when a batch may be lost or written twice.
+    """
+    planned = last_batch(spark, f"{query_location(location)}/offsets")
+    finished = last_batch(spark, f"{query_location(location)}/commits")
+    way_out = "start once without --exactly-once, which writes results again, or take another --checkpoint-location"
+    if mark is None and planned > finished:
+        # The group expired (offsets.retention.minutes), or was deleted with the output topic.
+        raise UsageError(
+            f"--checkpoint-location {location}: Kafka has forgotten whether its last batch, {planned}, was written: "
+            f"{way_out}"
+        )
+    # The last batch may be planned anew, after its file was damaged: what is written of it stands.
+    if mark is not None and mark - 1 > planned + 1:
+        raise UsageError(
+            f"--checkpoint-location {location} is older than what was written: it ends with batch {planned}, and batch "
+            f"{mark - 1} is in the output: {way_out}"
+        )
