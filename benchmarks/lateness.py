@@ -26,7 +26,7 @@ from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from uniques.accounting import Ledger
-from uniques.counts import count_unique_users
+from uniques.counts import Counter, count_unique_users
 from uniques.events import accept_events, observe_events, parse_events
 from uniques.progress import ProgressListener
 
@@ -145,7 +145,9 @@ class Replay:
 
         source = self._spark.readStream.option("maxFilesPerTrigger", 1).text(str(self._folder / "in"))
         events = accept_events(observe_events(parse_events(source), WINDOW_SECONDS))
-        counts = count_unique_users(events, f"{WINDOW_SECONDS} seconds", f"{watermark_seconds} seconds", RSD)
+        counts = count_unique_users(
+            events, f"{WINDOW_SECONDS} seconds", f"{watermark_seconds} seconds", Counter(rsd=RSD)
+        )
         listener = ProgressListener(Ledger())
         self._spark.streams.addListener(listener)
         writer = counts.writeStream.foreachBatch(collect).outputMode("append").trigger(availableNow=True)

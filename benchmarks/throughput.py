@@ -25,7 +25,7 @@ from load_events import load_lines
 from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from uniques.counts import count_unique_users, make_records
+from uniques.counts import Counter, count_unique_users, make_records
 from uniques.events import accept_events, observe_events, parse_events, reject_events
 from uniques.guard import guard_events
 from uniques.kafka import KafkaCluster, address_records, make_reject_records, read_topic, write_topic
@@ -88,8 +88,8 @@ class Bench:
     def job_with_rejects_topic(self, rsd: float) -> float:
         """The job's pipeline with `--rejects-topic`, which reads and parses twice."""
         judged = parse_events(self._source(), MAX_FUTURE)
-        counts = count_unique_users(accept_events(observe_events(judged, 60)), rsd=rsd)
-        records = address_records(make_records(counts, rsd, final=True), "out")
+        counts = count_unique_users(accept_events(observe_events(judged, 60)), counter=Counter(rsd=rsd))
+        records = address_records(make_records(counts, Counter(rsd=rsd), final=True), "out")
         rejects = make_reject_records(reject_events(judged), "rejects")
         return self._run(write_topic(records.union(rejects), self._cluster))
 
@@ -97,8 +97,10 @@ class Bench:
         return read_topic(self._spark, self._cluster, "in", "earliest", self._batch)
 
     def _count(self, observed: DataFrame, rsd: float) -> float:
-        counts = count_unique_users(accept_events(observed), rsd=rsd)
-        return self._run(write_topic(address_records(make_records(counts, rsd, final=True), "out"), self._cluster))
+        counts = count_unique_users(accept_events(observed), counter=Counter(rsd=rsd))
+        return self._run(
+            write_topic(address_records(make_records(counts, Counter(rsd=rsd), final=True), "out"), self._cluster)
+        )
 
 
 def main() -> None:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation, functions
 from uniques.accounting import Ledger, resume_ledger
+from uniques.backfill import Journal, count_pieces, describe_time, stage_events
 from uniques.checkpoint import check_parameters, query_location
 from uniques.clients import GroupCommitter
-from uniques.counts import count_unique_users, make_records, observe_counts
-from uniques.events import TS_UNITS, accept_events, observe_events, parse_events, reject_events
-from uniques.files import open_input, print_values, read_lines
+from uniques.counts import COUNTERS, Counter, count_unique_users, make_records, observe_counts
+from uniques.events import TS_UNITS, accept_events, limit_events, observe_events, parse_events, reject_events
+from uniques.files import open_input, print_values, read_lines, stream_lines
 from uniques.idle import IdleCloser, read_punctuation, write_punctuation
 from uniques.kafka import (
     address_records,
@@ -42,6 +43,7 @@ from uniques.options import (
     duration,
     duration_or_off,
     group,
+    instant,
     listen_address,
     location,
     number,
@@ -51,6 +53,7 @@ from uniques.options import (
     whole_number,
 )
 from uniques.progress import ProgressListener
+from uniques.sketches import MAX_LG_K, MIN_LG_K
 from uniques.transactions import TransactionalWriter
 
 if TYPE_CHECKING:
@@ -71,7 +74,15 @@ CLOSING_ROUNDS = 5
 
 # What a checkpoint that says nothing about one of `fixed_parameters` was made with: a flag that a later release added
 # gets its line here, with what the job did before.
-IMPLIED_PARAMETERS: dict[str, str] = {}
+IMPLIED_PARAMETERS = {
+    "--backfill": "off",
+    "--input": "none",
+    "--start-time": "any",
+    "--end-time": "any",
+    "--counter": "approx_count_distinct",
+    "--sketch": "off",
+    "--lg-k": "any",
+}
 
 log = logging.getLogger("uniques")
 
@@ -105,7 +116,25 @@ def make_parser() -> OneLineParser:
         metavar="N",
         help="most events in one batch: bounds memory and time of a batch after an outage (default: %(default)s)",
     )
+    source.add_argument(
+        "--backfill",
+        action="store_true",
+        help="count all that the topic, or --input, holds now, in batch and without a watermark, and end; killed, it "
+        "goes on where it was (default: run as a stream)",
+    )
     judging = parser.add_argument_group("which events count")
+    judging.add_argument(
+        "--start-time",
+        type=instant,
+        metavar="TIME",
+        help="count only windows that start then or later: ISO 8601, UTC (default: any)",
+    )
+    judging.add_argument(
+        "--end-time",
+        type=instant,
+        metavar="TIME",
+        help="count only windows that end then or earlier; for --backfill and --input (default: any)",
+    )
     judging.add_argument(
         "--ts-unit", choices=tuple(TS_UNITS), default="s", help="unit of ts in the events (default: %(default)s)"
     )
@@ -152,11 +181,29 @@ def make_parser() -> OneLineParser:
         help="how far behind the latest event time events may arrive; delays final results (default: %(default)s)",
     )
     counting.add_argument(
+        "--counter",
+        choices=COUNTERS,
+        default=COUNTERS[0],
+        help="how users are counted; exact keeps every user of an open window in memory (default: %(default)s)",
+    )
+    counting.add_argument(
         "--rsd",
         type=number(0.005, 0.39),
         default=0.02,
         metavar="RATIO",
-        help="relative standard deviation of the estimate, at most; smaller is slower (default: %(default)s)",
+        help="of approx_count_distinct: relative standard deviation, at most; smaller is slower (default: %(default)s)",
+    )
+    counting.add_argument(
+        "--sketch",
+        action="store_true",
+        help="add the window's HLL sketch to its record, for rollup_users.py and other tools (default: without)",
+    )
+    counting.add_argument(
+        "--lg-k",
+        type=whole_number(MIN_LG_K, MAX_LG_K),
+        default=12,
+        metavar="N",
+        help="of hll_sketch and --sketch: 2^N registers, 2^N bytes, error 1.04 / sqrt(2^N) (default: %(default)s)",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--output-topic", type=topic, default="out", metavar="TOPIC", help="(default: %(default)s)")
@@ -225,8 +272,27 @@ def make_parser() -> OneLineParser:
     return parser
 
 
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UsageError, one line, for flags that are right each by itself but not together."""
+    window_seconds = to_seconds(args.window)
+    for flag, time in (("--start-time", args.start_time), ("--end-time", args.end_time)):
+        if time is not None and time % window_seconds:
+            raise UsageError(f"{flag} {describe_time(time)} cuts a window of {args.window}: give the start of a window")
+    if args.end_time is not None and args.input is None and not args.backfill:
+        raise UsageError("--end-time is for --backfill and --input: a stream has no end")
+    if None not in (args.start_time, args.end_time) and args.start_time >= args.end_time:
+        raise UsageError(f"--end-time {describe_time(args.end_time)} is not after --start-time")
+    if args.backfill and args.input == "-":
+        raise UsageError("--backfill can't go on with standard input after a restart: leave it out, or give a file")
+    if args.backfill and args.output_mode == "update":
+        raise UsageError("--output-mode update is for a stream: --backfill writes one final record a window")
+    if args.backfill and args.exactly_once:
+        raise UsageError("--exactly-once is for a stream: --backfill may write a record again, equal under its key")
+
+
 def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
     """Counts a stream or a bounded input, and says at the end where every event went."""
+    check_flags(args)
     # What a flag needs is missed before anything starts.
     if args.timestamp_guard == "neighbours":
         load_guard()
@@ -237,7 +303,12 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
         check_connector(spark)
     for topic_name in filter(None, topics):
         check_topic(spark, cluster, topic_name)
-    ledger = run_stream(spark, args, cluster, stop) if args.input is None else run_bounded(spark, args, cluster)
+    if args.backfill:
+        ledger = run_backfill(spark, args, cluster, stop)
+    elif args.input is None:
+        ledger = run_stream(spark, args, cluster, stop)
+    else:
+        ledger = run_bounded(spark, args, cluster)
     log.info("summary: %s", json.dumps(ledger.summary()))
     if args.summary:
         args.summary.write_text(json.dumps(ledger.summary()) + "\n")
@@ -251,10 +322,26 @@ def output_topic(args: argparse.Namespace) -> str | None:
 def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
     """Parses records and decides which are events that count, as the flags say; see `events.parse_events`."""
     max_future = None if args.max_future == "off" else args.max_future
-    parsed = parse_events(records, max_future, args.max_age, args.ts_unit)
-    if args.timestamp_guard == "arrival":
-        return parsed
-    return load_guard()(parsed, to_seconds(max_future) if max_future else None)
+    judged = parse_events(records, max_future, args.max_age, args.ts_unit)
+    if args.timestamp_guard == "neighbours":
+        judged = load_guard()(judged, to_seconds(max_future) if max_future else None)
+    if args.start_time is None and args.end_time is None:
+        return judged
+    return limit_events(judged, args.start_time, args.end_time)
+
+
+def counter_of(args: argparse.Namespace) -> Counter:
+    """How users are counted, as the flags say."""
+    return Counter(args.counter, args.rsd, args.lg_k, args.sketch)
+
+
+def read_events(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster) -> DataFrame:
+    """The input topic as a stream, from the first record that --start-time leaves to count."""
+    from_time = None
+    if args.start_time is not None and args.max_future != "off":
+        # No event that counts arrived before: it would be ahead of its arrival by more than --max-future.
+        from_time = args.start_time - to_seconds(args.max_future)
+    return read_topic(spark, cluster, args.input_topic, args.starting_offsets, args.max_offsets_per_trigger, from_time)
 
 
 def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractContextManager[StreamingQueryListener]]:
@@ -280,10 +367,20 @@ def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
 
 def fixed_parameters(args: argparse.Namespace) -> dict[str, str]:
     """The flags that stay as they are for the life of a checkpoint: its state and its offsets are made with them."""
+    sketched = args.sketch or args.counter == "hll_sketch"
     return {
+        "--backfill": "on" if args.backfill else "off",
+        "--input": args.input or "none",
         "--input-topic": args.input_topic,
+        # A window before it was counted by somebody else, and would be overwritten by what came late.
+        "--start-time": "any" if args.start_time is None else describe_time(args.start_time),
+        "--end-time": "any" if args.end_time is None else describe_time(args.end_time),
         "--window": args.window,
-        "--rsd": f"{args.rsd:g}",
+        "--counter": args.counter,
+        "--rsd": f"{args.rsd:g}" if args.counter == "approx_count_distinct" else "any",
+        "--sketch": "on" if args.sketch else "off",
+        # Spark would go on with it, and sketches of two sizes in the state end the query weeks later.
+        "--lg-k": str(args.lg_k) if sketched else "any",
         "--output-mode": args.output_mode,
         "--state-partitions": str(args.state_partitions),
         # Spark takes the second reading of the topic for another source, which can't come or go.
@@ -323,12 +420,12 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
         IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
-    source = read_topic(spark, cluster, args.input_topic, args.starting_offsets, args.max_offsets_per_trigger)
-    judged = judge_events(source, args)
+    counter = counter_of(args)
+    judged = judge_events(read_events(spark, args, cluster), args)
     observed = observe_events(judged, to_seconds(args.window))
     events = accept_events(observed).unionByName(read_punctuation(spark, location))
-    counts = observe_counts(count_unique_users(events, args.window, args.watermark, args.rsd))
-    records = make_records(counts, args.rsd, final=args.output_mode == "append")
+    counts = observe_counts(count_unique_users(events, args.window, args.watermark, counter))
+    records = make_records(counts, counter, final=args.output_mode == "append")
     transactions = None
     if args.output == "-":
         writer = records.writeStream.foreachBatch(print_values)
@@ -377,14 +474,15 @@ def work_off(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: St
 def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster) -> Ledger:
     """The same pipeline over files or standard input: no watermark, nothing late, all windows closed."""
     with open_input(args.input) as path:
+        counter = counter_of(args)
         records = read_lines(spark, path)
         observation = Observation("events")
         judged = judge_events(records, args)
-        observed = observe_events(judged, to_seconds(args.window), observation)
-        counts = count_unique_users(accept_events(observed), args.window, args.watermark, args.rsd)
+        observed = observe_events(judged, None, observation)
+        counts = count_unique_users(accept_events(observed), args.window, args.watermark, counter)
         # One task at the end, for order: results are few. Kept, because Kafka's sink never reports the observation of
         # what it writes, and what is counted here is then not counted again.
-        results = make_records(counts, args.rsd, final=True).coalesce(1).sortWithinPartitions("key").persist()
+        results = make_records(counts, counter, final=True).coalesce(1).sortWithinPartitions("key").persist()
         with explained_failures():
             results.count()
             if args.output == "-":
@@ -395,6 +493,45 @@ def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClu
                 write_topic_once(make_reject_records(reject_events(judged), args.rejects_topic), cluster)
     ledger = Ledger()
     ledger.add_batch(observation.get, watermark=math.inf)
+    return ledger
+
+
+def run_backfill(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Ledger:
+    """History: stages what the input holds now, in batches, then counts it, piece by piece; see `backfill`."""
+    location = args.checkpoint_location
+    check_parameters(spark, location, fixed_parameters(args), IMPLIED_PARAMETERS, on_new=lambda: None)
+    ledger = Ledger()
+    if Journal(spark, location).complete:
+        log.info("this backfill is complete; to repeat it give another --checkpoint-location")
+        return ledger
+    records = read_events(spark, args, cluster) if args.input is None else stream_lines(spark, args.input)
+    stage = stage_events(location)
+
+    def work_batch(judged: DataFrame, batch: int) -> None:
+        if args.rejects_topic:
+            judged.persist()  # read, parsed and observed once
+            write_topic_once(make_reject_records(reject_events(judged), args.rejects_topic), cluster)
+        stage(accept_events(judged), batch)
+        judged.unpersist()
+
+    writer = observe_events(judge_events(records, args), None).writeStream.foreachBatch(work_batch)
+    writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
+    with listen(spark, args, cluster, ProgressListener(ledger, bounded=True)):
+        run_until_stopped(writer.trigger(availableNow=True).start(), stop, lambda _query: None)
+    if stop.requested:
+        return ledger
+    counter = counter_of(args)
+
+    def count(events: DataFrame) -> None:
+        counts = count_unique_users(events, args.window, args.watermark, counter)
+        results = make_records(counts, counter, final=True).coalesce(1).sortWithinPartitions("key")
+        if args.output == "-":
+            print_values(results, 0)
+        else:
+            write_topic_once(address_records(results, args.output_topic), cluster)
+
+    with explained_failures():
+        count_pieces(spark, location, to_seconds(args.window), count, lambda: stop.requested)
     return ledger
 
 

@@ -64,6 +64,8 @@ class Ledger:
             reasons, _ = read_histogram(observed["rejected"])
             for index, number in reasons.items():
                 self.rejected[REJECT_REASONS[index]] += number
+            if observed["windows"] is None:  # no window was watched, because none can be closed too early
+                self.counted += observed["read"] - sum(reasons.values())
             windows, exact = read_histogram(observed["windows"])
             self.exact = self.exact and exact and len(windows) < MAX_WINDOWS_A_BATCH
             for end, number in windows.items():

@@ -3,43 +3,87 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+from uniques.sketches import sketch_error
 
-COUNTER = "approx_count_distinct"
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+COUNTERS = ("approx_count_distinct", "hll_sketch", "exact")
 # ISO 8601 in UTC, whatever the session's time zone is.
 UTC_FORMAT = {"timeZone": "UTC", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss'Z'"}
 
 
+@dataclass(frozen=True)
+class Counter:
+    """How users are counted: `name`, one of COUNTERS, and what it and the sketch of a window are made with.
+
+    `rsd` is that of `approx_count_distinct`, 2^`lg_k` the registers of a sketch; `with_sketch`: a window keeps one.
+    """
+
+    name: str = "approx_count_distinct"
+    rsd: float = 0.02
+    lg_k: int = 12
+    with_sketch: bool = False
+
+    @property
+    def relative_error(self) -> float:
+        """One standard error of `unique_users`, relative to it; 0 when it is exact."""
+        errors = {"approx_count_distinct": hll_error(self.rsd), "hll_sketch": sketch_error(self.lg_k), "exact": 0.0}
+        return errors[self.name]
+
+    def aggregates(self) -> list[Column]:
+        """What a window keeps of its users: `counted`, as the counter needs it, and perhaps `sketch` BINARY."""
+        counted = {
+            "approx_count_distinct": F.approx_count_distinct("uid", self.rsd),
+            "hll_sketch": F.hll_sketch_agg("uid", self.lg_k),
+            # A stream has no COUNT(DISTINCT).
+            "exact": F.collect_set("uid"),
+        }[self.name]
+        # Equal aggregates are one in Spark: a sketch that is also the counter is not made twice.
+        sketches = [F.hll_sketch_agg("uid", self.lg_k).alias("sketch")] if self.with_sketch else []
+        return [counted.alias("counted"), *sketches]
+
+    def unique_users(self) -> Column:
+        """`unique_users` BIGINT out of `counted`."""
+        counted = F.col("counted")
+        if self.name == "hll_sketch":
+            counted = F.hll_sketch_estimate(counted)
+        elif self.name == "exact":
+            counted = F.size(counted)
+        return counted.cast("bigint").alias("unique_users")
+
+
+DEFAULT_COUNTER = Counter()
+
+
 def count_unique_users(
-    events: DataFrame, window: str = "1 minute", watermark: str = "5 seconds", rsd: float = 0.02
+    events: DataFrame, window: str = "1 minute", watermark: str = "5 seconds", counter: Counter = DEFAULT_COUNTER
 ) -> DataFrame:
     """Counts users per tumbling window of event time.
 
     Takes `event_time` TIMESTAMP and `uid` STRING. Returns a row a window `[window_start, window_end)`: both
-    TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, estimated with relative standard deviation `rsd` at the
-    most; `events` BIGINT, exact. Rows with a null `uid` are punctuation: they move the watermark and are not counted.
-    On a stream a window is open until the watermark, `watermark` behind the largest
-    event time seen, passes its end; events that come later are dropped. On a static frame `watermark` means nothing.
+    TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, as exact as `counter` is; `events` BIGINT, exact; and with
+    `counter.with_sketch` `sketch` BINARY. Rows with a null `uid` are punctuation: they move the watermark and are not
+    counted. On a stream a window is open until the watermark, `watermark` behind the largest event time seen, passes
+    its end; events that come later are dropped. On a static frame `watermark` means nothing.
     """
     return (
         events.withWatermark("event_time", watermark)
         # As a plain `uid IS NOT NULL` Spark would push it below the watermark, which punctuation then never reached.
         .where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
         .groupBy(F.window("event_time", window))
-        .agg(
-            F.approx_count_distinct("uid", rsd).alias("unique_users"),
-            F.count(F.lit(1)).alias("events"),
-        )
+        .agg(*counter.aggregates(), F.count(F.lit(1)).alias("events"))
         .select(
             F.col("window.start").alias("window_start"),
             F.col("window.end").alias("window_end"),
-            "unique_users",
+            counter.unique_users(),
             "events",
+            *(["sketch"] if counter.with_sketch else []),
         )
     )
 
@@ -58,7 +102,7 @@ def observe_counts(counts: DataFrame) -> DataFrame:
     )
 
 
-def relative_error(rsd: float) -> float:
+def hll_error(rsd: float) -> float:
     """One standard error of `approx_count_distinct(…, rsd)`, relative to the count.
 
     Spark takes the smallest HyperLogLog++ of m = 2^p registers with 1.106 / sqrt(m) <= rsd, so the error is that of
@@ -69,11 +113,11 @@ def relative_error(rsd: float) -> float:
     return 1.106 / math.sqrt(2**precision)
 
 
-def make_records(counts: DataFrame, rsd: float, final: bool) -> DataFrame:
+def make_records(counts: DataFrame, counter: Counter, final: bool) -> DataFrame:
     """Turns rows of `count_unique_users` into Kafka records: `key` STRING, the window's start; `value` STRING, JSON.
 
     The value repeats nothing that depends on the batch, so a replayed batch writes equal records. `final` says that
-    no other record for the same window follows.
+    no other record for the same window follows. A sketch is in base64.
     """
     return counts.select(
         F.to_csv(F.struct("window_start"), UTC_FORMAT).alias("key"),
@@ -83,9 +127,10 @@ def make_records(counts: DataFrame, rsd: float, final: bool) -> DataFrame:
                 "window_end",
                 "unique_users",
                 "events",
-                F.lit(COUNTER).alias("counter"),
-                F.lit(round(relative_error(rsd), 4)).alias("relative_error"),
+                F.lit(counter.name).alias("counter"),
+                F.lit(round(counter.relative_error, 4)).alias("relative_error"),
                 F.lit(final).alias("final"),
+                *([F.base64("sketch").alias("sketch")] if counter.with_sketch else []),
             ),
             UTC_FORMAT,
         ).alias("value"),

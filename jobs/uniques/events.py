@@ -36,6 +36,7 @@ REJECT_REASONS = (
     "ts_in_future",
     "ts_too_old",
     "ts_implausible",
+    "outside_range",
 )
 
 # Year 10000 and later is no plausible time in seconds (milliseconds of today are), and Python can't show it.
@@ -120,13 +121,33 @@ def explain_malformed(text: Column) -> Column:
     return F.when(~F.is_valid_utf8(text), "invalid_utf8").when(is_json, "not_an_object").otherwise("not_json")
 
 
-def observe_events(parsed: DataFrame, window_seconds: int, observation: str | Observation = "events") -> DataFrame:
+def limit_events(parsed: DataFrame, start_time: int | None, end_time: int | None) -> DataFrame:
+    """Rejects the countable events of `parse_events` outside `[start_time, end_time)`: unix seconds, or None."""
+    inside = F.lit(True)
+    if start_time is not None:
+        inside &= F.col("event_time") >= F.timestamp_seconds(F.lit(start_time))
+    if end_time is not None:
+        inside &= F.col("event_time") < F.timestamp_seconds(F.lit(end_time))
+    reason = F.when(F.col("reject_reason").isNull() & ~inside, "outside_range").otherwise(F.col("reject_reason"))
+    return parsed.withColumns(
+        {
+            "event_time": F.when(inside, F.col("event_time")),
+            "uid": F.when(inside, F.col("uid")),
+            "reject_reason": reason,
+        }
+    )
+
+
+def observe_events(
+    parsed: DataFrame, window_seconds: int | None, observation: str | Observation = "events"
+) -> DataFrame:
     """Attaches the observation that `accounting` reads; rows and columns of `parse_events` stay as they are.
 
     `read` BIGINT: rows; `last_arrival` BIGINT: latest arrival, unix milliseconds, null without one; `rejected` and
     `windows` ARRAY<STRUCT<x DOUBLE, y DOUBLE>>: how many rows (y) were rejected for the reason with index x, and how
     many accepted ones belong to the window that ends at second x. These histograms are exact as long as no more
-    distinct x occur than they have bins (Spark's NumericHistogram merges bins only then).
+    distinct x occur than they have bins (Spark's NumericHistogram merges bins only then). Without `window_seconds`,
+    where nothing can be late, `windows` is null: a batch of history with a window an event would keep it busy.
 
     The observation is also a barrier: without it Spark pushes the filters that follow below the parse, and parses
     every record twice.
@@ -134,15 +155,18 @@ def observe_events(parsed: DataFrame, window_seconds: int, observation: str | Ob
     code = F.when(
         F.col("reject_reason").isNotNull(), F.array_position(F.lit(list(REJECT_REASONS)), F.col("reject_reason"))
     )
-    end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
+    windows = F.lit(None).cast("array<struct<x: double, y: double>>")
+    if window_seconds is not None:
+        end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
+        # DOUBLE, because for integers Spark cuts the fractions that merging leaves, and is off by one.
+        windows = F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH))
     arrival = F.unix_millis("timestamp") if "timestamp" in parsed.columns else F.lit(None).cast("bigint")
     return parsed.observe(
         observation,
         F.max(arrival).alias("last_arrival"),
         F.count(F.lit(1)).alias("read"),
         F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS))).alias("rejected"),
-        # DOUBLE, because for integers Spark cuts the fractions that merging leaves, and is off by one.
-        F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH)).alias("windows"),
+        windows.alias("windows"),
     )
 
 
@@ -152,5 +176,8 @@ def accept_events(parsed: DataFrame) -> DataFrame:
 
 
 def reject_events(parsed: DataFrame) -> DataFrame:
-    """Keeps the other records of `parse_events`, with all their columns and `reject_reason`."""
-    return parsed.where(F.col("reject_reason").isNotNull())
+    """Keeps the faulty records of `parse_events`, with all their columns and `reject_reason`.
+
+    An event outside the range that was asked for is no fault.
+    """
+    return parsed.where(F.col("reject_reason").isNotNull() & (F.col("reject_reason") != "outside_range"))

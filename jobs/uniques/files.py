@@ -56,6 +56,12 @@ def read_lines(spark: SparkSession, path: str) -> DataFrame:
         raise UsageError(f"--input {path}: {str(error).splitlines()[0]}") from error
 
 
+def stream_lines(spark: SparkSession, path: str) -> DataFrame:
+    """The same lines as a stream, a file a batch; raises UsageError when there is none."""
+    read_lines(spark, path)
+    return spark.readStream.option("maxFilesPerTrigger", 1).text(path, lineSep="\n").select("value")
+
+
 def print_values(records: DataFrame, _batch: int) -> None:
     """Prints the values of `key`, `value` records to standard output, a line each, in order of key."""
     for record in sorted(records.collect()):

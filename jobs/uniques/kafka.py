@@ -185,21 +185,28 @@ def read_topic(
     topic: str,
     starting_offsets: str,
     max_offsets_per_trigger: int,
+    from_time: int | None = None,
 ) -> DataFrame:
     """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
 
-    `starting_offsets` (`earliest`, `latest`) matters only for a new checkpoint; a batch holds at most
-    `max_offsets_per_trigger` records. Retention that removed unread records ends the query rather than skip them.
+    `starting_offsets` (`earliest`, `latest`), or else `from_time` (the first record that arrived then or later, unix
+    seconds) matters only for a new checkpoint; a batch holds at most `max_offsets_per_trigger` records. Retention that
+    removed unread records ends the query rather than skip them.
     """
-    return (
+    source = (
         spark.readStream.format("kafka")
         .options(**cluster.options(FETCH_PROPERTIES))
         .option("subscribe", topic)
         .option("startingOffsets", starting_offsets)
         .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
         .option("failOnDataLoss", "true")
-        .load()
     )
+    if from_time is not None:
+        # A partition where nothing arrived since starts at its end.
+        source = source.option("startingTimestamp", from_time * 1000).option(
+            "startingOffsetsByTimestampStrategy", "latest"
+        )
+    return source.load()
 
 
 def write_topic(records: DataFrame, cluster: KafkaCluster) -> DataStreamWriter:

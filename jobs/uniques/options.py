@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -101,6 +102,17 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def instant(text: str) -> int:
+    """A type for a time such as `2016-07-11T13:39`, UTC unless it says otherwise, in unix seconds."""
+    try:
+        time = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text.strip()))
+    except ValueError:
+        time = None
+    if time is None or time.microsecond:
+        raise refuse(text, "a time such as 2016-07-11T13:39, in UTC, or with its offset: 2016-07-11T13:39+02:00")
+    return int(time.replace(tzinfo=time.tzinfo or timezone.utc).timestamp())
 
 
 def topic(text: str) -> str:

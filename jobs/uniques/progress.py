@@ -113,9 +113,14 @@ class ProgressListener(StreamingQueryListener):
     the batch; `wait_until_ended` waits for its last call.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        """`ledger` is that of the runs that start from now on; `last_event` is unix seconds."""
+    def __init__(self, ledger: Ledger, bounded: bool = False) -> None:
+        """`ledger` is that of the runs that start from now on; `last_event` is unix seconds.
+
+        With `bounded` the input has an end, and a line says how many seconds are left until it is read.
+        """
         self.ledger = ledger
+        self._bounded = bounded
+        self._began = time.monotonic()
         self.last_event = time.time()
         self._runs: set[str] = set()
         self._ended = threading.Event()
@@ -137,7 +142,12 @@ class ProgressListener(StreamingQueryListener):
         if batch.events:
             self.last_event = date_last_event(progress)
         if batch.events or batch.rows_written:
-            log.info("%s | total %s", batch.line(), describe_totals(self.ledger.totals()))
+            left = f" left_s={self.estimate_left(batch.lag):.0f}" if self._bounded and batch.lag else ""
+            log.info("%s%s | total %s", batch.line(), left, describe_totals(self.ledger.totals()))
+
+    def estimate_left(self, lag: int) -> float:
+        """Seconds until `lag` records are read, at the rate so far."""
+        return lag * (time.monotonic() - self._began) / max(1, self.ledger.read)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Says that nothing arrives."""

@@ -24,7 +24,7 @@ from support import (
 )
 from uniques import __version__
 from uniques.checkpoint import query_location, read_parameters
-from uniques.counts import count_unique_users, make_records
+from uniques.counts import Counter, count_unique_users, make_records
 from uniques.events import accept_events, observe_events, parse_events
 from uniques.idle import read_punctuation, write_punctuation
 from uniques.kafka import KafkaCluster, address_records, check_topic, read_topic, write_topic
@@ -191,7 +191,8 @@ def test_the_running_query_parses_json_once(
     write_punctuation(spark, str(tmp_path), [])
     observed = observe_events(parse_events(read_topic(spark, cluster, source, "earliest", 10), "5 seconds"), 60)
     events = accept_events(observed).unionByName(read_punctuation(spark, str(tmp_path)))
-    records = address_records(make_records(count_unique_users(events, rsd=0.3), 0.3, final=True), sink)
+    counter = Counter(rsd=0.3)
+    records = address_records(make_records(count_unique_users(events, counter=counter), counter, final=True), sink)
     writer = write_topic(records, cluster).option("checkpointLocation", query_location(str(tmp_path)))
     query = writer.trigger(availableNow=True).start()
     query.awaitTermination()

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from uniques.counts import count_unique_users
+from uniques.counts import Counter, count_unique_users
 from uniques.events import accept_events, parse_events
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Stream:
         self._table = f"counts_{output_mode}_{abs(hash(folder))}"
         self._steps = 0
         raw = spark.readStream.text(str(self._folder))
-        counts = count_unique_users(accept_events(parse_events(raw)), watermark=watermark, rsd=RSD)
+        counts = count_unique_users(accept_events(parse_events(raw)), watermark=watermark, counter=Counter(rsd=RSD))
         self.query: StreamingQuery = (
             counts.writeStream.format("memory").queryName(self._table).outputMode(output_mode).start()
         )

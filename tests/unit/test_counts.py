@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chispa import assert_df_equality
-from uniques.counts import count_unique_users, make_records, relative_error
+from datasketches import hll_sketch
+from uniques.counts import Counter, count_unique_users, hll_error, make_records
 from uniques.events import accept_events, observe_events, parse_events
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ def test_no_events_no_windows(spark: SparkSession) -> None:
 
 @pytest.mark.parametrize(("rsd", "error"), [(0.05, 0.0489), (0.02, 0.0173), (0.0175, 0.0173), (0.01, 0.0086)])
 def test_relative_error_is_that_of_the_registers_spark_takes(rsd: float, error: float) -> None:
-    assert relative_error(rsd) == pytest.approx(error, abs=5e-5)
-    assert relative_error(rsd) <= rsd
+    assert hll_error(rsd) == pytest.approx(error, abs=5e-5)
+    assert hll_error(rsd) <= rsd
 
 
 def test_estimates_stay_within_three_standard_errors(spark: SparkSession) -> None:
@@ -63,17 +65,17 @@ def test_estimates_stay_within_three_standard_errors(spark: SparkSession) -> Non
     draw = random.Random(7)
     rows = [(minute * 60, f"{draw.randrange(50_000):x}") for minute in range(8) for _ in range(20_000)]
     exact = {minute * 60: len({uid for ts, uid in rows if ts == minute * 60}) for minute in range(8)}
-    counted = in_seconds(count_unique_users(make_events(spark, rows), rsd=0.02)).collect()
+    counted = in_seconds(count_unique_users(make_events(spark, rows))).collect()
     errors = [row.unique_users / exact[row.start] - 1 for row in counted]
     assert {row.start: row.events for row in counted} == dict.fromkeys(exact, 20_000)
-    assert max(map(abs, errors)) <= 3 * relative_error(0.02)
+    assert max(map(abs, errors)) <= 3 * hll_error(0.02)
     # An estimate that is always right would not be one: it shows that the estimator was used.
     assert math.sqrt(sum(error**2 for error in errors) / len(errors)) > 0
 
 
 def test_a_record_is_the_documented_json_under_its_window_start(spark: SparkSession) -> None:
     events = make_events(spark, [(1468244384, "a"), (1468244399, "b"), (1468244399, "a")])
-    record = make_records(count_unique_users(events), rsd=0.02, final=True).collect()
+    record = make_records(count_unique_users(events), Counter(), final=True).collect()
     assert [row.key for row in record] == ["2016-07-11T13:39:00Z"]
     assert record[0].value == (
         '{"window_start":"2016-07-11T13:39:00Z","window_end":"2016-07-11T13:40:00Z","unique_users":2,"events":3,'
@@ -82,14 +84,16 @@ def test_a_record_is_the_documented_json_under_its_window_start(spark: SparkSess
 
 
 def test_a_running_count_says_so(spark: SparkSession) -> None:
-    records = make_records(count_unique_users(make_events(spark, [(0, "a")])), rsd=0.02, final=False).collect()
+    records = make_records(count_unique_users(make_events(spark, [(0, "a")])), Counter(), final=False).collect()
     assert json.loads(records[0].value)["final"] is False
 
 
 def test_the_optimised_plan_parses_json_once(spark: SparkSession) -> None:
     raw = spark.createDataFrame([(bytearray(b"{}"),)], "value BINARY")
     events = accept_events(observe_events(parse_events(raw), window_seconds=60))
-    plan = make_records(count_unique_users(events), 0.02, final=True)._jdf.queryExecution().optimizedPlan().toString()
+    plan = (
+        make_records(count_unique_users(events), Counter(), final=True)._jdf.queryExecution().optimizedPlan().toString()
+    )
     assert plan.count("from_json(StructField(ts,") == 1
 
 
@@ -97,3 +101,49 @@ def test_the_notebook_lines_of_the_readme(spark: SparkSession) -> None:
     raw = spark.createDataFrame([('{"ts":1468244384,"uid":"a"}',), ("rubbish",)], "value STRING")
     rows = raw.transform(parse_events).transform(accept_events).transform(count_unique_users).collect()
     assert [(row.unique_users, row.events) for row in rows] == [(1, 1)]
+
+
+ROWS = [(60, "a"), (60, "a"), (119, "b"), (120, "a")]
+
+
+@pytest.mark.parametrize("name", ["approx_count_distinct", "hll_sketch", "exact"])
+def test_every_counter_counts_users_and_events_with_and_without_a_sketch(spark: SparkSession, name: str) -> None:
+    expected = spark.createDataFrame([(60, 120, 2, 3), (120, 180, 1, 1)], COUNTS)
+    for with_sketch in (False, True):
+        counts = count_unique_users(make_events(spark, ROWS), counter=Counter(name, with_sketch=with_sketch))
+        assert ("sketch" in counts.columns) == with_sketch
+        assert_df_equality(in_seconds(counts), expected, ignore_row_order=True, ignore_nullable=True)
+
+
+def test_the_exact_counter_is_exact_where_the_others_are_not(spark: SparkSession) -> None:
+    rows = [(0, f"{user % 5_000}") for user in range(7_000)]
+    users = {
+        name: count_unique_users(make_events(spark, rows), counter=Counter(name, rsd=0.3, lg_k=8)).collect()[0]
+        for name in ("exact", "approx_count_distinct", "hll_sketch")
+    }
+    assert users["exact"].unique_users == 5_000
+    assert {row.events for row in users.values()} == {7_000}
+    assert 5_000 not in {users["approx_count_distinct"].unique_users, users["hll_sketch"].unique_users}
+
+
+@pytest.mark.parametrize(("lg_k", "error"), [(8, 0.0649), (10, 0.0325), (12, 0.0162), (14, 0.0081)])
+def test_the_error_of_a_sketch_follows_from_its_registers(lg_k: int, error: float) -> None:
+    assert Counter("hll_sketch", lg_k=lg_k).relative_error == pytest.approx(error, abs=5e-5)
+    assert Counter("exact", lg_k=lg_k).relative_error == 0
+
+
+def test_a_record_can_carry_its_sketch(spark: SparkSession) -> None:
+    counter = Counter("hll_sketch", with_sketch=True)
+    records = make_records(count_unique_users(make_events(spark, ROWS[:3]), counter=counter), counter, final=True)
+    value = json.loads(records.collect()[0].value)
+    assert list(value)[-2:] == ["final", "sketch"]
+    assert (value["counter"], value["relative_error"], value["unique_users"]) == ("hll_sketch", 0.0162, 2)
+    sketch = hll_sketch.deserialize(base64.b64decode(value["sketch"]))
+    assert (sketch.lg_config_k, round(sketch.get_estimate())) == (12, 2)
+
+
+def test_a_counter_that_is_a_sketch_is_made_once(spark: SparkSession) -> None:
+    counter = Counter("hll_sketch", with_sketch=True)
+    plan = count_unique_users(make_events(spark, ROWS), counter=counter)._jdf.queryExecution().executedPlan().toString()
+    # Partial and final aggregation, each with its function in its node's functions.
+    assert plan.count("hll_sketch_agg(uid") <= 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyspark
 from unique_users import fixed_parameters, make_parser
-from uniques.counts import relative_error
+from uniques.counts import hll_error
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -32,8 +32,8 @@ def test_the_accuracy_table_follows_the_formula() -> None:
     rows = re.findall(r"^\| ([\d.]+)(?: \(default\))? \| ([\d,]+) \| ([\d.]+) % \|", README, re.MULTILINE)
     assert len(rows) == 3
     for rsd, registers, percent in rows:
-        assert round(100 * relative_error(float(rsd)), 1) == float(percent)
-        assert round((1.106 / relative_error(float(rsd))) ** 2) == int(registers.replace(",", ""))
+        assert round(100 * hll_error(float(rsd)), 1) == float(percent)
+        assert round((1.106 / hll_error(float(rsd))) ** 2) == int(registers.replace(",", ""))
 
 
 def test_the_make_targets_it_names_exist() -> None:

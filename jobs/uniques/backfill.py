@@ -1,0 +1,179 @@
+"""History, in batch: every window of a bounded input is counted from all its events, however far apart they arrive.
+
+No watermark is involved, so nothing is late. A stream with `availableNow` reads the input in bounded batches and stages
+the events that count, parsed and sorted by time, as Parquet files beside its checkpoint. Then the staged events are
+counted piece by piece: whole windows, a bounded number at a time. A run that was killed goes on with the batch or the
+piece it was at; a piece counted twice gives equal records.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import functions as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame, SparkSession
+
+# Bounds the memory of a piece: as many groups are aggregated at once at the most, 40 MB of sketches of 4 KiB.
+PIECE_WINDOWS = 10_000
+PIECE_EVENTS = 5_000_000
+DAY_SECONDS = 86_400
+
+STAGED = "time_us BIGINT, uid STRING, batch INT"
+
+log = logging.getLogger("uniques")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whole windows that are counted together: event times in `[start, end)`, unix seconds, and their `events`."""
+
+    start: int
+    end: int
+    events: int
+
+
+def staged_location(location: str) -> str:
+    """The folder of the staged events of a checkpoint."""
+    return f"{location.rstrip('/')}/events"
+
+
+def stage_events(location: str) -> Callable[[DataFrame, int], None]:
+    """A writer of batches of `event_time` TIMESTAMP, `uid` STRING; a batch that is done again replaces itself."""
+
+    def write(events: DataFrame, batch: int) -> None:
+        staged = events.select(F.unix_micros("event_time").alias("time_us"), "uid")
+        # Sorted, so that a piece reads only the row groups it needs.
+        writer = staged.sortWithinPartitions("time_us").write.mode("overwrite").option("compression", "zstd")
+        writer.parquet(f"{staged_location(location)}/batch={batch}")
+
+    return write
+
+
+def read_staged(spark: SparkSession, location: str) -> DataFrame:
+    """The staged events, `time_us` BIGINT and `uid` STRING; empty when nothing was staged."""
+    try:
+        return spark.read.schema(STAGED).parquet(staged_location(location)).drop("batch")
+    except AnalysisException as error:
+        if error.getCondition() != "PATH_NOT_FOUND":
+            raise
+        return spark.createDataFrame([], STAGED).drop("batch")
+
+
+def plan_pieces(staged: DataFrame, window_seconds: int) -> list[Piece]:
+    """Cuts the time of the staged events into pieces of whole windows, in order of time, each within the bounds.
+
+    A day with more events than PIECE_EVENTS is a piece of its own.
+    """
+    # A multiple of the window, so that no window is cut; windows are aligned to the epoch.
+    unit = -(-DAY_SECONDS // window_seconds) * window_seconds
+    start = (F.floor(F.col("time_us") / (unit * 1_000_000)) * unit).alias("start")
+    rows = staged.groupBy(start).agg(F.count(F.lit(1)).alias("events")).orderBy("start").collect()
+    pieces: list[Piece] = []
+    windows = 0
+    for row in rows:
+        most = min(row["events"], unit // window_seconds)
+        last = pieces[-1] if pieces else None
+        if last and windows + most <= PIECE_WINDOWS and last.events + row["events"] <= PIECE_EVENTS:
+            pieces[-1] = Piece(last.start, row["start"] + unit, last.events + row["events"])
+            windows += most
+        else:
+            pieces.append(Piece(row["start"], row["start"] + unit, row["events"]))
+            windows = most
+    return pieces
+
+
+def select_piece(staged: DataFrame, piece: Piece) -> DataFrame:
+    """The events of a piece: `event_time` TIMESTAMP, `uid` STRING."""
+    inside = (F.col("time_us") >= piece.start * 1_000_000) & (F.col("time_us") < piece.end * 1_000_000)
+    return staged.where(inside).select(F.timestamp_micros("time_us").alias("event_time"), "uid")
+
+
+class Journal:
+    """Which pieces of a backfill are counted, kept beside its checkpoint through Spark."""
+
+    def __init__(self, spark: SparkSession, location: str) -> None:
+        """Reads what an earlier run left."""
+        self._spark = spark
+        self._path = f"{location.rstrip('/')}/counted"
+        try:
+            lines = [row["value"] for row in spark.read.text(self._path).collect()]
+        except AnalysisException as error:
+            if error.getCondition() != "PATH_NOT_FOUND":
+                raise
+            lines = []
+        state: dict[str, Any] = json.loads(lines[0]) if lines else {"pieces": [], "complete": False}
+        self._pieces = {Piece(*piece) for piece in state["pieces"]}
+        self.complete: bool = state["complete"]
+
+    def __contains__(self, piece: Piece) -> bool:
+        """Whether a piece was counted with the events it has now."""
+        return piece in self._pieces
+
+    def add(self, piece: Piece) -> None:
+        """Notes that a piece is counted and written."""
+        self._pieces.add(piece)
+        self._write()
+
+    def finish(self) -> None:
+        """Notes that there is nothing left to do."""
+        self.complete = True
+        self._write()
+
+    def _write(self) -> None:
+        pieces = sorted((piece.start, piece.end, piece.events) for piece in self._pieces)
+        text = json.dumps({"pieces": pieces, "complete": self.complete})
+        self._spark.createDataFrame([(text,)], "value STRING").coalesce(1).write.mode("overwrite").text(self._path)
+
+
+def count_pieces(
+    spark: SparkSession,
+    location: str,
+    window_seconds: int,
+    write: Callable[[DataFrame], None],
+    stopped: Callable[[], bool],
+) -> None:
+    """Counts the staged events piece by piece: calls `write` with the events of each that is not yet counted.
+
+    Says after each piece how far it is. Returns early when `stopped` says so.
+    """
+    journal = Journal(spark, location)
+    staged = read_staged(spark, location)
+    pieces = plan_pieces(staged, window_seconds)
+    todo = [piece for piece in pieces if piece not in journal]
+    log.info(
+        "counting %s events in %s pieces, %s done before",
+        sum(p.events for p in pieces),
+        len(pieces),
+        len(pieces) - len(todo),
+    )
+    began = time.monotonic()
+    for number, piece in enumerate(todo, 1):
+        if stopped():
+            log.info("stopping: the pieces that are left are counted at the next start")
+            return
+        write(select_piece(staged, piece))
+        journal.add(piece)
+        log.info(
+            "counted %s to %s: events=%s piece=%s of=%s left_s=%.0f",
+            describe_time(piece.start),
+            describe_time(piece.end),
+            piece.events,
+            number,
+            len(todo),
+            (time.monotonic() - began) / number * (len(todo) - number),
+        )
+    journal.finish()
+
+
+def describe_time(seconds: int) -> str:
+    """A time in unix seconds as ISO 8601 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
