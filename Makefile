@@ -16,7 +16,7 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch test lint format bench bench-late package \
-	test-platforms clean
+	test-platforms up down docker-test clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ help: ## show this list
 ##@ Start
 install: $(INSTALLED) ## make .venv/ with Spark, the Kafka connector, Delta, and an embedded Kafka
 
-$(INSTALLED): pyproject.toml conf/packages.txt conf/ivysettings.xml tools/install_spark.py
+$(INSTALLED): pyproject.toml conf/packages.txt conf/ivysettings.xml tools/install_spark.py tools/packages.py
 	@tools/check_machine.sh $(PYTHON)
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "install: Python packages (PySpark is large: a minute or two the first time)"
@@ -83,6 +83,18 @@ package: $(INSTALLED) ## build dist/*.whl, and the same as dist/uniques.zip for 
 $(VENV)/.platforms: $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[platforms]'
 	@touch $@
+
+COMPOSE := docker compose --file docker/compose.yaml --profile monitoring
+
+up: ## Kafka, generated events and the job in Docker, with Prometheus and Grafana (RATE=500 events a second)
+	$(COMPOSE) up --build --detach $(ARGS)
+
+down: ## stop them; ARGS=--volumes removes the data and the checkpoint too
+	$(COMPOSE) down $(ARGS)
+
+docker-test: $(INSTALLED) ## build the image and test the job in it, with Docker or with buildah
+	@docker/image.sh build
+	@$(PY) -m pytest tests/docker $(ARGS)
 
 test-platforms: package $(VENV)/.platforms ## test the packages in a clean environment, and every platform file against its vendor's schema
 	@$(PY) -m pytest tests/platforms $(ARGS)

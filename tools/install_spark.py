@@ -20,16 +20,10 @@ import sys
 from pathlib import Path
 
 import pyspark
-from kafka_broker import BROKER_JARS, BROKER_PACKAGE, CACHE, LOGGER_PACKAGE
+from packages import BROKER_JARS, BROKER_PACKAGE, CACHE, CONF, LOGGER_PACKAGE, read_packages
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 SPARK_HOME = Path(pyspark.__file__).resolve().parent
 LINKED_CONF = ("spark-defaults.conf", "log4j2.properties", "metrics.properties")
-
-
-def read_packages() -> list[str]:
-    """Maven coordinates `group:artifact:version` of what Spark needs, from `conf/packages.txt`."""
-    return (CONF / "packages.txt").read_text().split()
 
 
 def resolve_package(package: str, target: Path) -> list[Path]:
@@ -64,11 +58,10 @@ def name_of(jar: Path) -> str:
     return re.sub(r"(_2\.1\d)?-\d[^-]*.*\.jar$", "", jar.name)
 
 
-def install_connectors() -> list[str]:
+def install_connectors(packages: list[str]) -> list[str]:
     """Copies the connector jars that Spark does not ship itself to `pyspark/jars`; returns the names of new ones."""
     jars = SPARK_HOME / "jars"
     marker = jars / "unique-users.json"
-    packages = read_packages()
     installed = json.loads(marker.read_text()) if marker.exists() else {"packages": [], "jars": []}
     if installed["packages"] == packages:
         return []
@@ -118,10 +111,17 @@ def link_conf() -> None:
 
 def main() -> None:
     """Installs connectors, broker and settings, saying what is new."""
-    argparse.ArgumentParser(description="Put the Kafka connector, Delta and the embedded Kafka in place.").parse_args()
+    parser = argparse.ArgumentParser(description="Put the Kafka connector, Delta and the embedded Kafka in place.")
+    parser.add_argument(
+        "--packages", nargs="+", metavar="GROUP:ARTIFACT:VERSION", help="other connectors than conf/packages.txt names"
+    )
+    parser.add_argument("--connectors-only", action="store_true", help="neither the embedded Kafka nor the settings")
+    args = parser.parse_args()
     print("install: resolving the Kafka connector and Delta for Spark", pyspark.__version__, flush=True)
-    for name in install_connectors():
+    for name in install_connectors(args.packages or read_packages()):
         print("install:   +", name)
+    if args.connectors_only:
+        return
     print("install: resolving the embedded Kafka", BROKER_PACKAGE, flush=True)
     install_broker()
     link_conf()

@@ -29,15 +29,10 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from packages import BROKER_JARS
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-CACHE = Path(os.environ.get("UNIQUE_USERS_CACHE", Path(__file__).resolve().parent.parent / ".cache"))
-BROKER_PACKAGE = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through slf4j and its jar brings no backend: without one a broker that can't start says nothing.
-LOGGER_PACKAGE = "org.slf4j:slf4j-simple:1.7.36"
-BROKER_JARS = CACHE / "kafka"
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 20.0

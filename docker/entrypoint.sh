@@ -1,0 +1,38 @@
+#!/bin/bash
+# What the image does, by its first argument:
+#   unique-users FLAGS…   the job; SPARK_SUBMIT_ARGS may hold more for spark-submit, such as "--driver-memory 4g"
+#   driver | executor     what Spark on Kubernetes asks its pods for
+#   anything else         is run as it is
+set -eu
+
+case "${1:-}" in
+unique-users | rollup-users)
+    script=/opt/unique-users/jobs/${1//-/_}.py
+    shift
+    # shellcheck disable=SC2086 # several arguments in one variable
+    exec spark-submit ${SPARK_SUBMIT_ARGS:-} "$script" "$@"
+    ;;
+driver)
+    shift
+    exec spark-submit --conf "spark.driver.bindAddress=$SPARK_DRIVER_BIND_ADDRESS" \
+        --conf "spark.executorEnv.SPARK_DRIVER_POD_IP=$SPARK_DRIVER_BIND_ADDRESS" --deploy-mode client "$@"
+    ;;
+executor)
+    # spark.executor.extraJavaOptions comes in as SPARK_JAVA_OPT_0, SPARK_JAVA_OPT_1, …
+    options=()
+    for ((number = 0; ; number++)); do
+        name=SPARK_JAVA_OPT_$number
+        [[ -v $name ]] || break
+        options+=("${!name}")
+    done
+    exec java "${options[@]}" "-Xms$SPARK_EXECUTOR_MEMORY" "-Xmx$SPARK_EXECUTOR_MEMORY" \
+        -cp "${SPARK_CLASSPATH:-}:${SPARK_EXTRA_CLASSPATH:-}:$SPARK_CONF_DIR:$SPARK_HOME/jars/*" \
+        org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBackend \
+        --driver-url "$SPARK_DRIVER_URL" --executor-id "$SPARK_EXECUTOR_ID" --cores "$SPARK_EXECUTOR_CORES" \
+        --app-id "$SPARK_APPLICATION_ID" --hostname "$SPARK_EXECUTOR_POD_IP" \
+        --resourceProfileId "$SPARK_RESOURCE_PROFILE_ID" --podName "$SPARK_EXECUTOR_POD_NAME"
+    ;;
+*)
+    exec "$@"
+    ;;
+esac

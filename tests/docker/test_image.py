@@ -1,0 +1,131 @@
+"""The image that docker/image.sh has built, and the job in it, against a real broker and an exact count."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka_broker import find_free_port
+from load_events import load_lines
+from support import ROOT, assert_close, count_exactly, make_events, read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kafka_broker import KafkaBroker
+
+IMAGE = str(ROOT / "docker" / "image.sh")
+USER = 10001
+
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder that the image's user may write to."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    shutil.chown(folder, USER, USER)
+    return folder
+
+
+def start(checkpoint: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [IMAGE, "run", str(checkpoint), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_it_is_no_root_and_nothing_but_the_checkpoint_and_tmp_can_be_written(checkpoint: Path) -> None:
+    places = "/ /opt /opt/unique-users /opt/spark/jars /etc /usr /var /home /root /tmp /var/lib/unique-users"
+    script = f"id -u; for place in {places}; do (echo x >$place/written) 2>/dev/null && echo $place; done"
+    said, errors = start(checkpoint, "sh", "-c", script).communicate(timeout=60)
+    assert said.split() == [str(USER), "/tmp", "/var/lib/unique-users"], errors
+    assert (checkpoint / "written").exists()
+
+
+def test_the_job_in_it_counts_right_shows_its_health_and_stops_cleanly(
+    broker: KafkaBroker, new_topic: Callable[..., str], checkpoint: Path
+) -> None:
+    events = make_events(events=12_000, rate=50)
+    source, sink = new_topic("in", 2), new_topic("out")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    port = find_free_port()
+    job = start(
+        checkpoint,
+        *("unique-users", "--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source),
+        *("--output-topic", sink, "--idle-timeout", "2 seconds", "--metrics-port", f"127.0.0.1:{port}"),
+    )
+    exact = count_exactly(events)
+    try:
+        deadline = time.monotonic() + 150
+        while len(read_records(broker, sink)) < len(exact) and time.monotonic() < deadline and job.poll() is None:
+            time.sleep(1)
+        health = (ROOT / "docker" / "healthcheck.py").read_text().replace(":9108/", f":{port}/")
+        well = subprocess.run(["python3", "-c", health], capture_output=True, text=True, check=False)
+        os.kill(job.pid, signal.SIGTERM)
+        _, said = job.communicate(timeout=60)
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+    records = read_records(broker, sink)
+    assert [key for key, _ in records] == list(exact), said
+    for key, value in records:
+        assert_close(value, exact[key])
+    assert (well.returncode, well.stderr) == (0, "")
+    assert job.returncode == 0, said
+    assert "summary: " in said
+    assert "Traceback" not in said
+    # What a restart needs is where the volume is mounted.
+    assert (checkpoint / "checkpoint" / "unique_users" / "query" / "commits").is_dir()
+    ill = subprocess.run(["python3", "-c", health], capture_output=True, text=True, check=False)
+    assert ill.returncode == 1
+    assert ill.stderr.startswith("unhealthy: ")
+
+
+def test_available_now_in_it_ends_with_the_counts(
+    broker: KafkaBroker, new_topic: Callable[..., str], checkpoint: Path
+) -> None:
+    events = make_events(events=6_000, rate=50)
+    source, sink = new_topic("in", 2), new_topic("out")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    job = start(
+        checkpoint,
+        *("unique-users", "--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source),
+        *("--output-topic", sink, "--trigger", "available-now", "--timestamp-guard", "neighbours"),
+    )
+    _, said = job.communicate(timeout=170)
+    assert job.returncode == 0, said
+    exact = count_exactly(events)
+    assert [key for key, _ in read_records(broker, sink)] == list(exact)
+
+
+def test_an_executor_of_kubernetes_starts_and_looks_for_its_driver(checkpoint: Path) -> None:
+    # No Kubernetes here: what its pods are given, with a driver that is not there.
+    environment = {
+        "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@127.0.0.1:1",
+        "SPARK_EXECUTOR_ID": "1",
+        "SPARK_EXECUTOR_CORES": "1",
+        "SPARK_EXECUTOR_MEMORY": "512m",
+        "SPARK_APPLICATION_ID": "spark-1",
+        "SPARK_EXECUTOR_POD_IP": "127.0.0.1",
+        "SPARK_EXECUTOR_POD_NAME": "executor-1",
+        "SPARK_RESOURCE_PROFILE_ID": "0",
+        "SPARK_JAVA_OPT_0": "-Dspark.network.timeout=10s",
+        "SPARK_JAVA_OPT_1": "--add-opens=java.base/java.nio=ALL-UNNAMED",
+    }
+    given = [f"{name}={value}" for name, value in environment.items()]
+    job = start(checkpoint, "env", *given, "/opt/unique-users/entrypoint.sh", "executor")
+    said, errors = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "Failed to connect to /127.0.0.1:1" in said + errors
