@@ -16,7 +16,7 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch test lint format bench bench-late package \
-	test-platforms up down docker-test clean
+	test-platforms up down docker-test test-secure clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
 
 bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves in loss (ARGS="--plot lateness.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/lateness.py $(ARGS)
+
+test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, refusals, and that no secret gets out
+	@$(PY) -m pytest tests/secure $(ARGS)
 
 ##@ Ship it
 package: $(INSTALLED) ## build dist/*.whl, and the same as dist/uniques.zip for spark-submit --py-files

@@ -21,7 +21,7 @@ from pyspark.sql import Observation, functions
 from uniques.accounting import Ledger, resume_ledger
 from uniques.backfill import Journal, count_pieces, describe_time, stage_events
 from uniques.checkpoint import check_parameters, query_location
-from uniques.clients import GroupCommitter
+from uniques.clients import GroupCommitter, check_rights
 from uniques.counts import COUNTERS, Counter, count_unique_users, make_records, observe_counts
 from uniques.events import TS_UNITS, accept_events, limit_events, observe_events, parse_events, reject_events
 from uniques.files import open_input, print_values, read_lines, stream_lines
@@ -298,11 +298,15 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
         load_guard()
     if args.metrics_port:
         load_metrics()
-    topics = [args.input_topic if args.input is None else None, output_topic(args), args.rejects_topic]
-    if any(topics):
+    rights = [(args.input_topic, "READ")] if args.input is None else []
+    rights += [(topic_name, "WRITE") for topic_name in (output_topic(args), args.rejects_topic) if topic_name]
+    if args.exactly_once:
+        rights.append((args.output_topic, "READ"))  # which Kafka asks of who commits offsets of a topic
+    if rights:
         check_connector(spark)
-    for topic_name in filter(None, topics):
-        check_topic(spark, cluster, topic_name)
+        for topic_name in dict(rights):
+            check_topic(spark, cluster, topic_name)
+        check_rights(spark, cluster, rights)
     if args.backfill:
         ledger = run_backfill(spark, args, cluster, stop)
     elif args.input is None:

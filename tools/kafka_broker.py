@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from kafka_security import LISTENER_PROPERTIES, STORE_PASSWORD, admit_job, make_stores
 from packages import BROKER_JARS
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs={data}
 log.retention.ms=-1
 message.max.bytes={max_bytes}
@@ -99,12 +101,14 @@ class KafkaBroker:
     """One Kafka node, broker and controller; a context manager that starts it and stops it.
 
     `port` 0 takes a free one; `data` None takes a temporary folder that is removed at the end. `stop()`, `kill()` and
-    `start()` may follow one another: port and data stay.
+    `start()` may follow one another: port and data stay. With `secure` there is a second listener with TLS, SASL/SCRAM
+    and ACLs (`kafka_security`); who comes through the first one is a superuser.
     """
 
-    def __init__(self, port: int = 0, data: Path | None = None) -> None:
+    def __init__(self, port: int = 0, data: Path | None = None, secure: bool = False) -> None:
         """Chooses ports and folder; nothing is started yet."""
         self.port = port or find_free_port()
+        self._secure_port = find_free_port() if secure else None
         self._controller_port = find_free_port()
         self._temporary = data is None
         self._folder = data or Path(tempfile.mkdtemp(prefix="kafka-"))
@@ -114,6 +118,18 @@ class KafkaBroker:
     def bootstrap_servers(self) -> str:
         """What clients connect to, `host:port`."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def secure_bootstrap_servers(self) -> str:
+        """What clients connect to with TLS and SASL; raises BrokerError when there is no such listener."""
+        if self._secure_port is None:
+            raise BrokerError("the broker has no secured listener")
+        return f"127.0.0.1:{self._secure_port}"
+
+    @property
+    def truststore(self) -> Path:
+        """The trust store for clients of the secured listener."""
+        return self._folder / "tls" / "truststore.p12"
 
     @property
     def pid(self) -> int:
@@ -128,14 +144,7 @@ class KafkaBroker:
             raise BrokerError(f"no Kafka in {BROKER_JARS}: run make install")
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = self._folder / "server.properties"
-        settings.write_text(
-            PROPERTIES.format(
-                port=self.port,
-                controller_port=self._controller_port,
-                data=self._folder / "log",
-                max_bytes=MAX_MESSAGE_BYTES,
-            )
-        )
+        settings.write_text(self._properties())
         if not (self._folder / "log" / "meta.properties").exists():
             self._format(settings)
         with self._log.open("ab") as log:
@@ -177,6 +186,22 @@ class KafkaBroker:
     @property
     def _log(self) -> Path:
         return self._folder / "broker.log"
+
+    def _properties(self) -> str:
+        listeners = f"PLAINTEXT://{self.bootstrap_servers}"
+        security = ""
+        if self._secure_port is not None:
+            listeners += f",SASL_SSL://{self.secure_bootstrap_servers}"
+            keystore = self.truststore.with_name("keystore.p12")
+            if not keystore.exists():
+                make_stores(keystore.parent)
+            security = LISTENER_PROPERTIES.format(keystore=keystore, password=STORE_PASSWORD)
+        return security + PROPERTIES.format(
+            listeners=listeners,
+            controller_port=self._controller_port,
+            data=self._folder / "log",
+            max_bytes=MAX_MESSAGE_BYTES,
+        )
 
     def _java(self, *options: str) -> list[str]:
         classes = os.pathsep.join(str(jar) for jar in sorted(BROKER_JARS.glob("*.jar")))
@@ -240,7 +265,7 @@ def parse_topic(text: str) -> tuple[str, int]:
     return name, int(partitions or 1)
 
 
-def run_in_foreground(port: int, data: Path | None, topics: dict[str, int]) -> None:
+def run_in_foreground(port: int, data: Path | None, topics: dict[str, int], secure: bool) -> None:
     """Runs a broker until Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with socket.socket() as probe:
@@ -250,9 +275,14 @@ def run_in_foreground(port: int, data: Path | None, topics: dict[str, int]) -> N
         except OSError as error:
             raise BrokerError(f"port {port} is taken: stop what listens there, or choose --port") from error
     print("kafka: starting", flush=True)
-    with KafkaBroker(port, data) as broker:
+    with KafkaBroker(port, data, secure) as broker:
         if topics:
             create_topics(broker.bootstrap_servers, topics)
+        if secure:
+            config = admit_job(
+                broker.bootstrap_servers, broker.secure_bootstrap_servers, broker.truststore, list(topics)
+            )
+            print(f"kafka: TLS and SASL/SCRAM on {broker.secure_bootstrap_servers}: --kafka-config {config}")
         print(
             f"kafka: ready on {broker.bootstrap_servers}, topics {topics or 'none'}; Ctrl-C stops it",
             flush=True,
@@ -280,13 +310,18 @@ def main() -> None:
         metavar="NAME[:PARTITIONS]",
         help="create this topic",
     )
+    run.add_argument(
+        "--secure",
+        action="store_true",
+        help="add a listener with TLS, SASL/SCRAM and ACLs, and a user who may use the topics given with --topic",
+    )
     topics = commands.add_parser("topics", help="create topics on a running broker, unless they are there")
     topics.add_argument("--bootstrap-servers", default="localhost:9092", help="(default: localhost:9092)")
     topics.add_argument("topic", type=parse_topic, nargs="+", metavar="NAME[:PARTITIONS]", help="topics to create")
     args = parser.parse_args()
     try:
         if args.command == "run":
-            run_in_foreground(args.port, args.data, dict(args.topic))
+            run_in_foreground(args.port, args.data, dict(args.topic), args.secure)
         else:
             created = create_topics(args.bootstrap_servers, dict(args.topic))
             print(f"kafka: created {', '.join(created) or 'nothing: all topics are there'}")

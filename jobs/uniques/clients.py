@@ -14,8 +14,8 @@ from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
-from uniques.kafka import explain_kafka_error
-from uniques.lifecycle import UsageError, gateway_of
+from uniques.kafka import CHECK_TIMEOUTS, explain_kafka_error
+from uniques.lifecycle import JobError, UsageError, gateway_of
 from uniques.progress import read_offsets
 
 if TYPE_CHECKING:
@@ -64,6 +64,33 @@ class JavaClient:
             metadata = self.kafka.clients.consumer.OffsetAndMetadata(offset, note)
             found.put(self.kafka.common.TopicPartition(topic, partition), metadata)
         return found
+
+
+def check_rights(spark: SparkSession, cluster: KafkaCluster, rights: list[tuple[str, str]]) -> None:
+    """Makes sure that the job may use topics, which otherwise shows with the first record: `(topic, READ or WRITE)`.
+
+    Raises JobError with the reason in one line. Where there is no JVM to ask (Spark Connect), and where brokers are too
+    old to say, nothing is checked.
+    """
+    if gateway_of(spark) is None:
+        return
+    client = JavaClient(spark, "--output-topic")
+    admin_package = client.kafka.clients.admin
+    admin = admin_package.Admin.create(client.properties(cluster, CHECK_TIMEOUTS))
+    options = admin_package.DescribeTopicsOptions().includeAuthorizedOperations(True)
+    try:
+        for topic, right in rights:
+            found = admin.describeTopics(client.java.util.List.of(topic), options).allTopicNames().get()
+            allowed = found.get(topic).authorizedOperations()
+            if allowed is not None and right not in {operation.name() for operation in allowed}:
+                raise JobError(
+                    f"Kafka at {cluster.bootstrap_servers}: not allowed to {right.lower()} topic {topic!r}; check its "
+                    "ACLs"
+                )
+    except Py4JError as error:
+        raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
+    finally:
+        admin.close(client.java.time.Duration.ofSeconds(0))
 
 
 class GroupCommitter(StreamingQueryListener):

@@ -46,6 +46,7 @@ RESERVED_PROPERTIES = {
 }
 
 CHECK_TIMEOUT_MS = "10000"
+CHECK_TIMEOUTS = {"default.api.timeout.ms": CHECK_TIMEOUT_MS, "request.timeout.ms": CHECK_TIMEOUT_MS}
 
 CONNECTOR = "org.apache.spark:spark-sql-kafka-0-10"
 CONNECTOR_JAR = re.compile(r"/(?:[^/!]*_)?spark-sql-kafka-0-10_(2\.\d+)-(\d+\.\d+)\.\d[^/!]*\.jar")
@@ -135,9 +136,8 @@ def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
     Raises JobError with the reason in one line. Uses Spark's own Kafka source, so that what is checked is what will
     be used, and no other client is needed on the driver.
     """
-    timeouts = {"default.api.timeout.ms": CHECK_TIMEOUT_MS, "request.timeout.ms": CHECK_TIMEOUT_MS}
     # Asking for a topic must not make a broker create it.
-    options = cluster.options({**timeouts, "allow.auto.create.topics": "false"})
+    options = cluster.options({**CHECK_TIMEOUTS, "allow.auto.create.topics": "false"})
     probe = (
         spark.read.format("kafka")
         .options(**options)
@@ -163,6 +163,10 @@ def explain_kafka_error(message: str, cluster: KafkaCluster, topic: str) -> str:
         "SaslAuthenticationException": f"{where} refused the login: check the credentials in --kafka-config",
         "SslAuthenticationException": f"{where}: the TLS handshake failed; check the trust and key store in "
         "--kafka-config",
+        "Failed to load SSL keystore": f"{where}: a trust or key store of --kafka-config can't be opened; check its "
+        "path, password and type",
+        # What Java says of it may quote the password.
+        "JAAS": f"{where}: sasl.jaas.config of --kafka-config can't be read; check its quotes and the semicolon",
         "TopicAuthorizationException": f"{where}: not allowed to use topic {topic!r}; check its ACLs",
         "GroupAuthorizationException": f"{where}: not allowed to commit offsets to that group; check its ACLs",
         "TransactionalIdAuthorizationException": f"{where}: not allowed to write transactions; check the ACLs of the "

@@ -26,6 +26,14 @@ log = logging.getLogger("uniques")
 EXIT_FAILED = 1  # starting again may help: a broker is away, a query died
 EXIT_USAGE = 2  # starting again will not help: a flag, a checkpoint, a file is wrong
 
+# What Kafka refuses a query that runs, when rights or credentials are changed under it: a sign in the trace, a line.
+KAFKA_REFUSALS = {
+    "TopicAuthorizationException": "Kafka does not let it use the topic {topics}: check its ACLs",
+    "ClusterAuthorizationException": "Kafka does not let it write to any topic: check the ACLs",
+    "SaslAuthenticationException": "Kafka refused the login: check the credentials in --kafka-config",
+    "SslAuthenticationException": "the TLS handshake failed: check the trust and key store in --kafka-config",
+}
+
 BATCH_GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2
 
@@ -202,5 +210,9 @@ def explain_failure(message: str) -> str:
     missing = re.search(r"ModuleNotFoundError: No module named '([^'.]+)", message)
     if missing:
         return f"the query failed: executors lack the Python package {missing[1]}, which a flag needs: install it there"
+    refusal = next((text for sign, text in KAFKA_REFUSALS.items() if sign in message), None)
+    if refusal:
+        topics = re.search(r"Not authorized to access topics: \[(.+?)\]", message)
+        return f"the query failed: {refusal.format(topics=topics[1] if topics else 'it uses')}"
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return f"the query failed: {lines[0]}" if lines else "the query failed"
