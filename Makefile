@@ -15,8 +15,8 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch test lint format bench bench-late package \
-	test-platforms up down docker-test test-secure clean
+.PHONY: help install demo kafka topics generate load run watch test test-faults test-secure lint format bench \
+	bench-late bench-exactly-once bench-soak package test-platforms up down docker-test clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ watch: $(INSTALLED) ## show the results as they come (ARGS="--exact exact.jsonl"
 test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 for one process)
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+test-faults: $(INSTALLED) ## kill, stop, pause and starve driver, broker, disk and topics; 100 kills (ARGS="--seed 2 --kills 20")
+	@$(PY) -m pytest tests/fault $(ARGS)
+
 lint: $(INSTALLED) ## ruff and mypy, as CI runs them
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -75,6 +78,12 @@ bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves 
 
 test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, refusals, and that no secret gets out
 	@$(PY) -m pytest tests/secure $(ARGS)
+
+bench-exactly-once: $(INSTALLED) ## measure what --exactly-once costs in delay (ARGS="--rounds 1")
+	@PYTHONPATH=tools $(PY) benchmarks/exactly_once.py $(ARGS)
+
+bench-soak: $(INSTALLED) ## 20 minutes at the highest steady rate: memory, state, checkpoint (ARGS="--minutes 5 --plot soak.svg")
+	@PYTHONPATH=tools $(PY) benchmarks/soak.py $(ARGS)
 
 ##@ Ship it
 package: $(INSTALLED) ## build dist/*.whl, and the same as dist/uniques.zip for spark-submit --py-files

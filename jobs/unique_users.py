@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Observation, functions
 from uniques.accounting import Ledger, resume_ledger
 from uniques.backfill import Journal, count_pieces, describe_time, stage_events
-from uniques.checkpoint import check_parameters, query_location
-from uniques.clients import GroupCommitter, check_rights
+from uniques.checkpoint import check_parameters, explained_damage, keep_text, query_location
+from uniques.clients import GroupCommitter, check_rights, find_topic_id
 from uniques.counts import COUNTERS, Counter, count_unique_users, make_records, observe_counts
 from uniques.events import TS_UNITS, accept_events, limit_events, observe_events, parse_events, reject_events
 from uniques.files import open_input, print_values, read_lines, stream_lines
@@ -310,7 +310,8 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
     if args.backfill:
         ledger = run_backfill(spark, args, cluster, stop)
     elif args.input is None:
-        ledger = run_stream(spark, args, cluster, stop)
+        with explained_damage(spark, args.checkpoint_location):
+            ledger = run_stream(spark, args, cluster, stop)
     else:
         ledger = run_bounded(spark, args, cluster)
     log.info("summary: %s", json.dumps(ledger.summary()))
@@ -424,6 +425,13 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
         IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
+    topic_id = find_topic_id(spark, cluster, args.input_topic)
+    if topic_id and keep_text(spark, location, "topic-id", topic_id) != topic_id:
+        # Its offsets would be taken for those of the old one, and what is there skipped without a word.
+        raise UsageError(
+            f"--input-topic {args.input_topic}: the topic was deleted and made anew, or is another cluster's; take "
+            "another --checkpoint-location, which starts with what there is"
+        )
     counter = counter_of(args)
     judged = judge_events(read_events(spark, args, cluster), args)
     observed = observe_events(judged, to_seconds(args.window))

@@ -1,24 +1,26 @@
 """What a checkpoint was made with, kept beside it.
 
 Spark refuses some changes with a stack trace, ignores others (state partitions) and lets others ruin the state. So
-the folder given as checkpoint location holds `query`, Spark's own, `parameters`, the manifest, `punctuation` (see
-`idle`) and perhaps `transactional-id` (see `transactions`), all written through Spark, so that any file system Spark
-can reach will do.
+the folder given as checkpoint location holds `query`, Spark's own, `parameters`, the manifest, `topic-id`, which topic
+was read, `punctuation` (see `idle`) and perhaps `transactional-id` (see `transactions`), all written through Spark, so
+that any file system Spark can reach will do.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JError
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import functions as F
 
 from uniques import __version__
 from uniques.lifecycle import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pyspark.sql import SparkSession
 
@@ -105,9 +107,57 @@ def keep_text(spark: SparkSession, location: str, name: str, text: str) -> str:
 def last_batch(spark: SparkSession, log: str) -> int:
     """The last batch in one of the logs of a query's checkpoint, -1 for none."""
     try:
-        names = spark.read.text(log).select(F.col("_metadata.file_name")).distinct().collect()
+        # Of these files only the names are read: what is in them may be damaged.
+        paths = spark.read.text(log).inputFiles()
     except AnalysisException as error:
         if error.getCondition() != "PATH_NOT_FOUND":
             raise
         return -1
-    return max((int(row.file_name) for row in names if row.file_name.isdecimal()), default=-1)
+    names = [path.rpartition("/")[2] for path in paths]
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
+
+
+@contextmanager
+def explained_damage(spark: SparkSession, location: str) -> Iterator[None]:
+    """Raises UsageError, one line, when what is done inside fails and a file of the checkpoint is damaged."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        damage = find_damage(spark, query_location(location), f"{error} {error.__cause__}")
+        if damage:
+            raise UsageError(f"--checkpoint-location {location}: {damage}") from error
+        raise
+
+
+def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
+    """What is damaged in a query's checkpoint, as after a power cut, and the way out; None when nothing is.
+
+    Looks at the last file of each log; damaged state shows in the `message` of the failure.
+    """
+    ways_out = {"offsets": "plans that batch anew", "commits": "does that batch again"}
+    for log, way_out in ways_out.items():
+        last = last_batch(spark, f"{location}/{log}")
+        if last >= 0 and not is_whole(spark, f"{location}/{log}/{last}"):
+            return f"{log}/{last} is damaged: delete it and .{last}.crc in {location}/{log}; the next start {way_out}"
+    if "CANNOT_LOAD_STATE_STORE" not in message:
+        return None
+    last = last_batch(spark, f"{location}/commits")
+    return (
+        f"the state of batch {last} is damaged: delete {last} and .{last}.crc in {location}/commits; the next start "
+        "does that batch again, from the state before"
+    )
+
+
+def is_whole(spark: SparkSession, path: str) -> bool:
+    """Whether a file of a query's logs can be read and ends where it should: a version, then lines of JSON."""
+    try:
+        rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
+        version, *lines = bytes(rows[0].content).decode().splitlines() if rows else [""]
+        for line in lines:
+            if line != "-":  # a source without an offset
+                json.loads(line)
+    except (PySparkException, Py4JError, ValueError):
+        return False
+    return bool(lines) and version.startswith("v")

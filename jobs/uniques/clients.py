@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 LAST_COMMIT_SECONDS = 5
+ANSWER_SECONDS = 60
+NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of brokers before Kafka 2.8
 
 
 class JavaClient:
@@ -91,6 +93,28 @@ def check_rights(spark: SparkSession, cluster: KafkaCluster, rights: list[tuple[
         raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
     finally:
         admin.close(client.java.time.Duration.ofSeconds(0))
+
+
+def find_topic_id(spark: SparkSession, cluster: KafkaCluster, topic: str) -> str | None:
+    """The id Kafka gave a topic when it was created; None where the driver has no client, or the broker no ids.
+
+    A topic that is deleted and made anew has another one under the same name.
+    """
+    try:
+        client = JavaClient(spark, "")
+    except UsageError:
+        return None
+    admin = client.kafka.clients.admin.Admin.create(client.properties(cluster, CHECK_TIMEOUTS))
+    try:
+        names = client.java.util.List.of(topic)
+        seconds = client.java.util.concurrent.TimeUnit.SECONDS
+        topics = admin.describeTopics(names).allTopicNames().get(ANSWER_SECONDS, seconds)
+        topic_id: str = topics[topic].topicId().toString()
+    except Py4JError as error:
+        raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
+    finally:
+        admin.close(client.java.time.Duration.ofSeconds(0))
+    return None if topic_id == NO_TOPIC_ID else topic_id
 
 
 class GroupCommitter(StreamingQueryListener):

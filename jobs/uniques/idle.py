@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from uniques.accounting import Ledger
     from uniques.progress import ProgressListener
 
+# A trigger that finds nothing takes far less.
+DEAF_SECONDS = 5.0
+
 
 def write_punctuation(spark: SparkSession, location: str, seconds: list[int]) -> None:
     """Adds times, unix seconds, to the punctuation of a checkpoint; none makes the folder that the source reads."""
@@ -58,6 +61,7 @@ class IdleCloser:
         self._timeout_seconds = timeout_seconds
         self._watermark_seconds = watermark_seconds
         self.listener = listener
+        self._asked = self._listening_since = time.time()
         self._closed: int | None = None
 
     @property
@@ -67,13 +71,18 @@ class IdleCloser:
 
     def close_when_idle(self, query: StreamingQuery) -> None:
         """Closes all open windows when the stream has been idle long enough; to be called again and again."""
-        if self._timeout_seconds is None or not self.ledger.open or max(self.ledger.open) == self._closed:
+        if self._timeout_seconds is None:
             return
-        if time.time() - self.listener.last_event < self._timeout_seconds:
+        now, status = time.time(), query.status
+        if now - self._asked > DEAF_SECONDS:
+            # The job was paused, or Kafka away: what producers hold back meanwhile is no silence.
+            self._listening_since = now
+        if status["isTriggerActive"]:
+            return  # Kafka is being asked, or events are worked off that no finished batch shows yet
+        self._asked = now
+        if not self.ledger.open or max(self.ledger.open) == self._closed or status["isDataAvailable"]:
             return
-        status = query.status
-        # Events may have arrived that no finished batch shows yet.
-        if not status["isDataAvailable"] and not (status["isTriggerActive"] and "Processing" in status["message"]):
+        if now - max(self.listener.last_event, self._listening_since) >= self._timeout_seconds:
             self.close_windows()
 
     def close_windows(self) -> None:

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from unique_users import IMPLIED_PARAMETERS, fixed_parameters, make_parser
 from uniques import __version__
-from uniques.checkpoint import compare_parameters
+from uniques.checkpoint import compare_parameters, explained_damage
+from uniques.lifecycle import JobError, UsageError, explain_failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
 
 MADE_BY_0_1_0 = {
     "--input-topic": "in",
@@ -35,3 +43,75 @@ def test_every_difference_is_listed(made_with: dict[str, str], differences: list
 def test_a_flag_that_the_first_release_had_not_is_not_taken_for_a_difference() -> None:
     defaults = fixed_parameters(make_parser().parse_args([]))
     assert compare_parameters(MADE_BY_0_1_0, defaults, IMPLIED_PARAMETERS) == []
+
+
+WHOLE = 'v1\n{"batchWatermarkMs":0}\n-\n{"in":{"0":5}}'
+
+
+@pytest.mark.parametrize(
+    ("offsets", "commits", "reason", "message"),
+    [
+        (
+            WHOLE[:-3],
+            "v1\n{}",
+            "x",
+            "offsets/7 is damaged: delete it and .7.crc in {}/offsets; the next start plans that",
+        ),
+        ("", "v1\n{}", "x", "offsets/7 is damaged: delete it"),
+        ("v1\n", "v1\n{}", "x", "offsets/7 is damaged: delete it"),
+        (
+            WHOLE,
+            "v1\n{",
+            "x",
+            "commits/6 is damaged: delete it and .6.crc in {}/commits; the next start does that batch",
+        ),
+        (WHOLE, "", "x", "commits/6 is damaged: delete it"),
+        (
+            WHOLE,
+            "v1\n{}",
+            "[CANNOT_LOAD_STATE_STORE.X] An",
+            "the state of batch 6 is damaged: delete 6 and .6.crc in {}",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_the_way_out(
+    spark: SparkSession, tmp_path: Path, offsets: str, commits: str, reason: str, message: str
+) -> None:
+    for log, number, content in (("offsets", 7, offsets), ("commits", 6, commits), ("commits", 5, "v1\n{}")):
+        (tmp_path / "query" / log).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "query" / log / str(number)).write_text(content)
+    with pytest.raises(UsageError) as refused, explained_damage(spark, str(tmp_path)):
+        raise JobError("the query failed") from RuntimeError(reason)
+    said = str(refused.value)
+    assert said.startswith(f"--checkpoint-location {tmp_path}: {message.format(tmp_path / 'query')}")
+    assert "\n" not in said
+
+
+def test_a_failure_with_a_whole_checkpoint_stays_what_it_is(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"^the query failed$"), explained_damage(spark, str(tmp_path)):
+        raise JobError("the query failed")
+
+
+GONE = (
+    "events of the input topic are gone before they were read: retention removed them, or the topic was deleted and "
+    "made anew; take another --checkpoint-location, which starts with what there is"
+)
+FULL = (
+    "no space left on the disk of --checkpoint-location, or of Spark's local folders: make room and start again, it "
+    "goes on where it was"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "said"),
+    [
+        ("Query [id = a] terminated with: Some data may have been lost because they\n either", 2, GONE),
+        ("[FOREACH_BATCH_USER_FUNCTION_ERROR] An\nCaused by: No space left on device", 1, FULL),
+        ("[FOREACH_BATCH_USER_FUNCTION_ERROR] An\nPy4JJavaError: An error\n: a.X: aborted\n\tat x", 1, "a.X: aborted"),
+        ("[STREAM_FAILED] first\nsecond", 1, "[STREAM_FAILED] first"),
+    ],
+    ids=["data loss", "full disk", "in foreachBatch", "unknown"],
+)
+def test_why_a_query_failed_is_one_line_with_the_way_out(message: str, status: int, said: str) -> None:
+    error = explain_failure(message)
+    assert (error.status, str(error)) == (status, f"the query failed: {said}")

@@ -201,6 +201,6 @@ def test_a_package_that_executors_lack_is_named() -> None:
         '[STREAM_FAILED] Query [id = 1] terminated with exception: Job aborted\n  File "guard.py", line 1\n'
         "ModuleNotFoundError: No module named 'numpy.lib'\n"
     )
-    assert explain_failure(message) == (
+    assert str(explain_failure(message)) == (
         "the query failed: executors lack the Python package numpy, which a flag needs: install it there"
     )

@@ -1,0 +1,218 @@
+"""The job under its highest steady load for 20 minutes: `make bench-soak`.
+
+Finds the highest rate first, in steps: the job holds a rate when, at the end of a step, less than a second and a half
+of the stream is left to read. Generator, broker and job share this machine. Then it runs four fifths of that rate and
+looks every few seconds at the memory of the job's two processes, the rows of its state, its lag, and the size and
+number of files of its checkpoint. Steady means: the last quarter looks like the second one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kafka_broker import KafkaBroker
+from machine import describe_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
+STEP_SECONDS = 30
+SAMPLE_SECONDS = 5
+# Some of the stream is always on its way: a batch a second.
+HELD_SECONDS = 1.5
+# The topic keeps a few minutes only: 20 minutes of it would fill a disk.
+RETENTION = {"retention.bytes": str(2 * 1024**3), "segment.bytes": str(256 * 1024**2)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The job at one moment; sizes in MB."""
+
+    seconds: float
+    memory_mb: float
+    state_rows: int
+    lag: int
+    checkpoint_mb: float
+    checkpoint_files: int
+
+
+def read_memory(group: int) -> float:
+    """Resident memory of all processes of a process group, MB."""
+    kilobytes = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            if os.getpgid(int(status.parent.name)) == group:
+                found = re.search(r"VmRSS:\s+(\d+)", status.read_text())
+                kilobytes += int(found[1]) if found else 0
+    return kilobytes / 1024
+
+
+def measure_folder(folder: Path) -> tuple[float, int]:
+    """Size in MB and number of the files in a folder."""
+    sizes = []
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                sizes.append((Path(path) / name).stat().st_size)
+    return sum(sizes) / 1e6, len(sizes)
+
+
+def read_last_batch(log: Path) -> dict[str, str]:
+    """The newest of the job's progress lines, as `name=value`; empty before the first."""
+    lines = [line for line in log.read_text().splitlines() if " batch=" in line]
+    return dict(pair.split("=", 1) for pair in lines[-1].split(" |")[0].split()[2:]) if lines else {}
+
+
+def look_at(job: subprocess.Popen[bytes], log: Path, checkpoint: Path, started: float) -> Sample:
+    """A sample of the running job."""
+    batch = read_last_batch(log)
+    size, files = measure_folder(checkpoint)
+    return Sample(
+        round(time.monotonic() - started, 1),
+        round(read_memory(os.getpgid(job.pid))),
+        int(batch.get("open_windows", 0)),
+        int(batch.get("lag", 0)),
+        round(size, 2),
+        files,
+    )
+
+
+@contextmanager
+def loading(servers: str, rate: int, seconds: float, seed: int) -> Iterator[None]:
+    """Generated events of 2 kB and of now, loaded at that rate meanwhile."""
+    tools = ROOT / "tools"
+    start, number = int(time.time()), int(rate * (seconds + 10))
+    generate = [sys.executable, str(tools / "generate_events.py"), "--rate", str(rate), "--start", str(start)]
+    generate += ["--events", str(number), "--seed", str(seed)]
+    load = [sys.executable, str(tools / "load_events.py"), "--bootstrap-servers", servers, "--rate", str(rate)]
+    with (
+        subprocess.Popen(generate, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as generator,
+        subprocess.Popen(load, stdin=generator.stdout, stderr=subprocess.DEVNULL) as loader,
+    ):
+        try:
+            yield
+        finally:
+            generator.terminate()
+            loader.terminate()
+
+
+def find_rate(servers: str, log: Path, first: int, step: int) -> int:
+    """The highest rate, events a second, in steps from `first`, that the running job holds."""
+    rate = first
+    while True:
+        with loading(servers, rate, STEP_SECONDS, rate):
+            time.sleep(STEP_SECONDS)
+            batch = read_last_batch(log)
+        held = int(batch.get("lag", rate * 10)) < HELD_SECONDS * rate
+        print(f"rate {rate:,}/s: {'held' if held else 'not held'}, lag {int(batch.get('lag', 0)):,}", flush=True)
+        if not held:
+            return rate - step
+        rate += step
+
+
+def print_report(samples: list[Sample], rate: int) -> None:
+    """A line a figure: the second quarter beside the last, and the largest."""
+    quarter = len(samples) // 4
+    early, late = samples[quarter : 2 * quarter], samples[-quarter:]
+    print(f"{'':<24} {'2nd quarter':>12} {'last quarter':>12} {'largest':>12}")
+    for name in ("memory_mb", "state_rows", "lag", "checkpoint_mb", "checkpoint_files"):
+        values = [[getattr(sample, name) for sample in part] for part in (early, late, samples)]
+        print(
+            f"{name.replace('_', ' '):<24} {statistics.median(values[0]):>12,.1f} "
+            f"{statistics.median(values[1]):>12,.1f} {max(values[2]):>12,.1f}"
+        )
+    print(f"lag at the end: {samples[-1].lag / rate:.2f} s of the stream")
+
+
+def draw(samples: list[Sample], rate: int, file: Path) -> None:
+    """The samples over time, a panel each."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "unique-users"
+    from matplotlib import pyplot
+
+    minutes = [sample.seconds / 60 for sample in samples]
+    names = {
+        "memory_mb": "memory of the job, MB",
+        "state_rows": "rows of state",
+        "lag": "lag, events",
+        "checkpoint_mb": "checkpoint, MB",
+        "checkpoint_files": "checkpoint, files",
+    }
+    figure, panels = pyplot.subplots(len(names), 1, sharex=True, figsize=(8, 9), layout="constrained")
+    for panel, (name, label) in zip(panels, names.items(), strict=True):
+        panel.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=1)
+        panel.set_ylabel(label, fontsize=8)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.3)
+    panels[0].set_title(f"{rate:,} events/s of 2 kB")
+    panels[-1].set_xlabel("minutes")
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    """Runs the soak and prints what it saw; status 1 when the job ended or fell behind."""
+    parser = argparse.ArgumentParser(description="The job under its highest steady load.")
+    parser.add_argument("--minutes", type=float, default=20, help="(default: %(default)s)")
+    parser.add_argument("--rate", type=int, help="events a second (default: four fifths of the highest it holds)")
+    parser.add_argument("--first-rate", type=int, default=10_000, help="of the search (default: %(default)s)")
+    parser.add_argument("--step", type=int, default=5_000, help="of the search (default: %(default)s)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, SVG")
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "soak.json", metavar="FILE", help="(%(default)s)")
+    parser.add_argument("job", nargs="*", help="more flags for the job, behind --")
+    args = parser.parse_args()
+    print(f"machine: {describe_machine()}", flush=True)
+    with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        servers = broker.bootstrap_servers
+        broker.create_topic("in", 2, RETENTION)
+        broker.create_topic("out")
+        log, checkpoint = Path(folder) / "job.log", Path(folder) / "checkpoint"
+        command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+        command += ["--bootstrap-servers", servers, "--checkpoint-location", str(checkpoint), *args.job]
+        with log.open("wb") as stderr:
+            job = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            rate = args.rate or find_rate(servers, log, args.first_rate, args.step) * 4 // 5
+            if rate <= 0:
+                sys.exit("soak: error: the job does not hold the first rate: give a lower --first-rate")
+            print(f"load: {rate:,} events/s of 2 kB, 2 partitions, {args.minutes:g} minutes", flush=True)
+            samples: list[Sample] = []
+            with loading(servers, rate, args.minutes * 60, 0):
+                started = time.monotonic()
+                while time.monotonic() - started < args.minutes * 60 and job.poll() is None:
+                    time.sleep(SAMPLE_SECONDS)
+                    samples.append(look_at(job, log, checkpoint, started))
+            if job.poll() is not None:
+                sys.exit(f"soak: error: the job ended: {log.read_text().splitlines()[-1]}")
+        finally:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGKILL)
+                job.wait()
+    print_report(samples, rate)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": describe_machine(), "rate": rate, "samples": [asdict(sample) for sample in samples]}
+    args.json.write_text(json.dumps(report) + "\n")
+    if args.plot:
+        draw(samples, rate, args.plot)
+    if samples[-1].lag > HELD_SECONDS * 2 * rate:
+        sys.exit("soak: the job fell behind")
+
+
+if __name__ == "__main__":
+    main()

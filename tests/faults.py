@@ -1,0 +1,304 @@
+"""What the fault tests share: a stream that never stops, the job as a process that can be hurt, and the judge.
+
+Everything drawn is drawn from a seed. The stream keeps its own exact count, in Python sets, of every event that the
+broker took; the judge compares the job's results with that count, and with those of an undisturbed run of the job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter, defaultdict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from generate_events import Settings, generate_events
+from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, utc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from kafka_broker import KafkaBroker
+
+WINDOW_SECONDS = 10
+# Ten seconds of event time in one: a window is final every second.
+EVENTS_PER_SECOND = 400
+SPEED = 10
+# Six seconds of partitions drifting apart while the broker comes back; no event is late then, whatever batch it is in.
+WATERMARK = "1 minute"
+
+
+class Stream:
+    """Seeded events, loaded at a steady pace into a topic by a thread; a context manager."""
+
+    def __init__(self, broker: KafkaBroker, topic: str, seed: int) -> None:
+        self._topic = topic
+        self._producer = Producer(
+            {
+                "bootstrap.servers": broker.bootstrap_servers,
+                "acks": "all",
+                "enable.idempotence": True,
+                "message.timeout.ms": 0,  # for ever: the broker will be back
+                "linger.ms": 5,
+                # Small and one after the other: what waited for the broker comes to both partitions in step. Else one
+                # partition runs ahead of the other, and what is behind is late.
+                "batch.num.messages": 20,
+                "max.in.flight.requests.per.connection": 1,
+                "retry.backoff.max.ms": 200,
+                "reconnect.backoff.max.ms": 200,
+                "topic.metadata.refresh.interval.ms": 1000,
+                "log_level": 0,
+            }
+        )
+        rate = EVENTS_PER_SECOND / SPEED
+        settings = Settings(events=10**9, rate=rate, size=200, malformed=0.01, users=4_000, max_delay=4, seed=seed)
+        self._events = generate_events(settings)
+        self._users: dict[str, set[str]] = defaultdict(set)
+        self._number: Counter[str] = Counter()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._load, daemon=True)
+        self.loaded = 0
+        self.partitions = 2
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the stream once the broker has all of it."""
+        self._stop.set()
+        self._thread.join()
+        assert self._producer.flush(60) == 0
+
+    def load(self, number: int) -> None:
+        """Loads the next events, as fast as it goes; only while the thread does not."""
+        for _ in range(number):
+            self._send()
+        assert self._producer.flush(60) == 0
+
+    def exact(self) -> dict[str, tuple[int, int]]:
+        """Window start -> (unique users, events), of all that was loaded."""
+        return {start: (len(self._users[start]), self._number[start]) for start in sorted(self._users)}
+
+    def forget(self) -> None:
+        """Counts from here on: what was loaded is gone."""
+        self._users.clear()
+        self._number.clear()
+
+    def _load(self) -> None:
+        started, first = time.monotonic(), self.loaded
+        while not self._stop.is_set():
+            self._send()
+            self._producer.poll(max(0.0, (self.loaded - first) / EVENTS_PER_SECOND - (time.monotonic() - started)))
+
+    def _send(self) -> None:
+        event = next(self._events)
+        while True:
+            try:
+                self._producer.produce(self._topic, event.line, partition=self.loaded % self.partitions)
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+        self.loaded += 1
+        if event.ts is not None and event.uid is not None:
+            start = utc(event.ts - event.ts % WINDOW_SECONDS)
+            self._users[start].add(event.uid)
+            self._number[start] += 1
+
+
+class Watcher:
+    """Notes when results become visible to a read_committed consumer: `seen` holds unix seconds of their writing."""
+
+    def __init__(self, broker: KafkaBroker, topic: str) -> None:
+        self.seen: list[float] = []
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": broker.bootstrap_servers,
+                "group.id": "watcher",
+                "isolation.level": "read_committed",
+                "reconnect.backoff.max.ms": 200,
+                "log_level": 0,
+            }
+        )
+        self._consumer.assign([TopicPartition(topic, 0, 0)])
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def first_after(self, moment: float) -> float | None:
+        """When the first result was written after a moment, unix seconds; None when there is none yet."""
+        return next((written for written in self.seen if written > moment), None)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            message = self._consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                self.seen.append(message.timestamp()[1] / 1000)
+
+
+class Job:
+    """The job as its users start it, as often as it takes, on one checkpoint."""
+
+    def __init__(self, broker: KafkaBroker, folder: Path, source: str, sink: str, *flags: str) -> None:
+        self.source, self.sink = source, sink
+        self._folder = folder
+        self._starts = 0
+        self.checkpoint = folder / "checkpoint"
+        self._flags = ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source]
+        self._flags += ["--output-topic", sink, "--checkpoint-location", str(self.checkpoint)]
+        self._flags += ["--window", f"{WINDOW_SECONDS} seconds", "--watermark", WATERMARK, *flags]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *flags: str) -> None:
+        """Starts it, with more flags perhaps; what it says begins anew."""
+        command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
+        self._starts += 1
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._flags, *flags],
+                stderr=log,
+                stdout=subprocess.DEVNULL,
+                cwd=self._folder,
+                env=plain_environment(),
+                start_new_session=True,
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f"job-{self._starts}.log"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to all of it: the JVM and Python."""
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Ends it as a crash of its machine would, if it runs."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+
+    def status(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def wait(self, seconds: float = 300) -> int:
+        """Its exit status, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def said(self) -> list[str]:
+        """What it has written to stderr since it was started, in lines."""
+        return self._log.read_text(errors="replace").splitlines()
+
+    def error(self) -> str:
+        """The line it ended with, below what Spark logs; fails when that is a trace of Python's."""
+        lines = self.said()
+        assert lines, "it said nothing"
+        assert lines[-1].startswith("unique_users: error: "), "\n".join(lines[-30:])
+        assert not any(line.startswith("Traceback") for line in lines), "\n".join(lines)
+        return lines[-1]
+
+    def batches(self) -> list[dict[str, str]]:
+        """The batches it has told of since it was started: `name=value` of their lines."""
+        parts = [line.partition(" batch=")[2].partition(" |")[0] for line in self.said()]
+        return [dict(pair.split("=", 1) for pair in f"batch={part}".split()) for part in parts if part]
+
+    def wait_for_batches(self, number: int, seconds: float = 300) -> None:
+        """Returns once it has told of that many batches; fails when it ends before."""
+        wait_until(lambda: len(self.batches()) >= number or self.status() is not None, seconds)
+        assert len(self.batches()) >= number, "\n".join(self.said()[-10:])
+
+    def log_file(self, log: str) -> Path:
+        """The last file of one of Spark's logs in the checkpoint, `offsets` or `commits`."""
+        return max((self.checkpoint / "query" / log).glob("[0-9]*"), key=lambda file: int(file.name))
+
+    def forget_batches(self, first: int) -> None:
+        """Takes the checkpoint back to where that batch was planned and not finished."""
+        for log, from_ in (("offsets", first + 1), ("commits", first)):
+            for file in (self.checkpoint / "query" / log).glob("[0-9]*"):
+                if int(file.name) >= from_:
+                    file.unlink()
+                    file.with_name(f".{file.name}.crc").unlink()
+
+    def finish(self) -> None:
+        """Works off what is left and closes all windows."""
+        self.start("--trigger", "available-now")
+        assert self.wait() == 0, "\n".join(self.said()[-10:])
+
+
+def wait_until(condition: Any, seconds: float) -> None:
+    """Returns once the condition holds; fails after that many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing happened in {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def judge(
+    broker: KafkaBroker,
+    sink: str,
+    exact: dict[str, tuple[int, int]],
+    undisturbed: dict[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Compares what a read_committed consumer sees with an exact count, and an undisturbed run; fails if it differs.
+
+    Returns how many windows there are, how many records came again, equal, and whether windows are in order of time.
+    """
+    records = read_records(broker, sink, isolation="read_committed")
+    first: dict[str, dict[str, Any]] = {}
+    for key, value in records:
+        assert first.setdefault(key, value) == value, f"window {key} has two different results"
+    # An undisturbed run that differs means events that are late in whatever batch they come: not a fault of the job.
+    for found in (undisturbed or first, first):
+        numbers = {key: value["events"] for key, value in found.items()}
+        expected = {key: number for key, (_, number) in exact.items()}
+        assert not dict(numbers.items() ^ expected.items())
+    for key, value in first.items():
+        assert abs(value["unique_users"] / exact[key][0] - 1) <= 4 * value["relative_error"], (key, value, exact[key])
+    assert undisturbed in (None, first)
+    return {"windows": len(first), "repeated": len(records) - len(first), "in_order": list(first) == sorted(first)}
+
+
+def run_undisturbed(broker: KafkaBroker, folder: Path, source: str, *flags: str) -> dict[str, dict[str, Any]]:
+    """The results of the job over all of a topic, in one run that nothing disturbs: window start -> value."""
+    sink = f"{source}-undisturbed"
+    broker.create_topic(sink)
+    folder.mkdir()
+    Job(broker, folder, source, sink, *flags).finish()
+    return dict(read_records(broker, sink))
+
+
+def describe_seconds(values: list[float]) -> str:
+    """Median and largest of durations."""
+    ordered = sorted(values)
+    return f"median {ordered[len(ordered) // 2]:.1f} s, largest {ordered[-1]:.1f} s of {len(ordered)}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a report."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")

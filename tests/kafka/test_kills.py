@@ -1,0 +1,40 @@
+"""The short version of `make test-faults`: a kill of the driver, two of the broker, and the backlog after them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from faults import Job, Stream, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kafka_broker import KafkaBroker
+
+
+def test_kills_lose_nothing_repeat_nothing_and_leave_a_backlog_that_is_worked_off_in_bounded_batches(
+    broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    source, sink = new_topic("in", 2), new_topic("out")
+    stream = Stream(broker, source, seed=4)
+    job = Job(
+        broker, tmp_path, source, sink, "--exactly-once", "--counter", "exact", "--max-offsets-per-trigger", "1000"
+    )
+    stream.load(3_000)
+    job.start()
+    job.wait_for_batches(1)
+    broker.kill()
+    broker.start()
+    seen = len(job.batches())
+    stream.load(1_000)
+    job.wait_for_batches(seen + 1)
+    job.kill()
+    broker.kill()
+    broker.start()
+    stream.load(4_000)
+    job.finish()
+    read = [int(batch["events"]) for batch in job.batches()]
+    assert max(read) == 1_000
+    assert sum(read) >= 4_000
+    assert judge(broker, sink, stream.exact()) == {"windows": len(stream.exact()), "repeated": 0, "in_order": True}
