@@ -15,8 +15,8 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch test test-faults test-secure lint format bench \
-	bench-late bench-exactly-once bench-soak package test-platforms up down docker-test clean
+.PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure lint \
+	format bench bench-late bench-exactly-once bench-history bench-soak package test-platforms up down docker-test clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ run: $(INSTALLED) ## spark-submit the job until Ctrl-C (ARGS="--output-mode upda
 watch: $(INSTALLED) ## show the results as they come (ARGS="--exact exact.jsonl")
 	@$(PY) tools/show_counts.py --bootstrap-servers $(BOOTSTRAP) --follow $(ARGS)
 
+totals: $(INSTALLED) ## unique users of every minute, hour, day, … year of FILE=stream.jsonl.gz, on an embedded Kafka
+	@$(PY) tools/run_totals.py $(or $(FILE),stream.jsonl.gz) $(ARGS)
+
 ##@ Work on it
 test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 for one process)
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -75,6 +78,9 @@ bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
 
 bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves in loss (ARGS="--plot lateness.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/lateness.py $(ARGS)
+
+test-rollups: $(INSTALLED) ## test the rollup job on real Delta tables, and kill it 20 times (minutes)
+	@$(PY) -m pytest tests/rollups $(ARGS)
 
 test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, refusals, and that no secret gets out
 	@$(PY) -m pytest tests/secure $(ARGS)

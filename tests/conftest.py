@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka_broker import KafkaBroker
 from pyspark.sql import SparkSession
+from rollup_users import DELTA_SETTINGS
 from support import InProcess
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         .config("spark.sql.session.timeZone", "Asia/Kathmandu")
         .config("spark.sql.shuffle.partitions", "2")
         .config("spark.ui.enabled", "false")
+        .config(map={**DELTA_SETTINGS})
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))
         .getOrCreate()
     )

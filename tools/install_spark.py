@@ -106,7 +106,7 @@ def link_conf() -> None:
     # pip copies this file to bin/, where it searches from; a link makes it see the pyspark folder it belongs to.
     finder = Path(sys.executable).parent / "find_spark_home.py"
     finder.unlink(missing_ok=True)
-    finder.symlink_to(os.path.relpath(SPARK_HOME / "find_spark_home.py", finder.parent))
+    finder.symlink_to(os.path.relpath(SPARK_HOME / "find_spark_home.py", finder.parent.resolve()))
 
 
 def main() -> None:

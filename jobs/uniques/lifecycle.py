@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError
@@ -17,7 +18,7 @@ from pyspark.errors import PySparkException, StreamingQueryException
 from pyspark.sql import SparkSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pyspark.sql.streaming.query import StreamingQuery
 
@@ -87,16 +88,21 @@ class ConsoleHandler(logging.Handler):
         self.say(self.format(record))
 
 
-def run_job(name: str, state_partitions: int, job: Callable[[SparkSession, StopSignal], None]) -> None:
+def run_job(
+    name: str,
+    state_partitions: int,
+    job: Callable[[SparkSession, StopSignal], None],
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Runs `job` in a session of its own; a JobError becomes one line on stderr and its exit status.
 
-    Other exceptions escape, with their trace.
+    Other exceptions escape, with their trace. `settings` are Spark's; see `create_session`.
     """
     console = ConsoleHandler(name)
     log.addHandler(console)
     log.setLevel(logging.INFO)
     log.propagate = False  # the root logger belongs to the libraries
-    spark = create_session(name, state_partitions)
+    spark = create_session(name, state_partitions, settings)
     console.attach(spark)
     stop = StopSignal()
     stop.install(spark)
@@ -109,14 +115,20 @@ def run_job(name: str, state_partitions: int, job: Callable[[SparkSession, StopS
         spark.stop()
 
 
-def create_session(app_name: str, state_partitions: int) -> SparkSession:
-    """A session with what a right result needs: UTC, and the number of state partitions."""
-    return (
+def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
+    """A session with what a right result needs: UTC, and the number of state partitions.
+
+    And with `settings`, but not on Databricks, which has its own of what an open Spark needs for Delta.
+    """
+    builder = (
         SparkSession.builder.appName(app_name)
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", state_partitions)
-        .getOrCreate()
     )
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        for name, value in settings.items():
+            builder = builder.config(name, value)
+    return builder.getOrCreate()
 
 
 class StopSignal:

@@ -115,6 +115,17 @@ def instant(text: str) -> int:
     return int(time.replace(tzinfo=time.tzinfo or timezone.utc).timestamp())
 
 
+def minute(text: str) -> datetime:
+    """A type for a full minute such as `2016-07-11T13:39`, with or without an offset."""
+    try:
+        time = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text.strip()))
+    except ValueError:
+        time = None
+    if time is None or time.second or time.microsecond:
+        raise refuse(text, "a full minute such as 2016-07-11T13:39, or with an offset: 2016-07-11T13:39Z")
+    return time
+
+
 def topic(text: str) -> str:
     """A type for a Kafka topic's name."""
     if not TOPIC_NAME.fullmatch(text) or text in {".", ".."}:

@@ -29,6 +29,15 @@ def sketch_error(lg_k: int) -> float:
     return math.sqrt((3 * math.log(2) - 1) / 2**lg_k)
 
 
+def settle_sketch(sketch: Column) -> Column:
+    """A BINARY column of sketches with estimates that follow from their registers alone.
+
+    As long as users come to it one by one, a sketch estimates from the order they come in, which another run need not
+    repeat. A union with itself, which changes no register, makes it forget that order.
+    """
+    return F.hll_union(sketch, sketch)
+
+
 def read_byte(sketch: Column, index: int) -> Column:
     """A byte of a BINARY column as INT, 0 to 255; null where there is none."""
     return F.conv(F.hex(F.substring(sketch, index + 1, 1)), 16, 10).cast("int")
@@ -37,6 +46,11 @@ def read_byte(sketch: Column, index: int) -> Column:
 def read_lg_k(sketch: Column) -> Column:
     """The lg_k, INT, of a BINARY column of sketches."""
     return read_byte(sketch, 3)
+
+
+def sketch_error_of(sketch: Column) -> Column:
+    """`sketch_error` of a BINARY column of sketches, DOUBLE."""
+    return F.sqrt(F.lit(3 * math.log(2) - 1) / F.pow(F.lit(2), read_lg_k(sketch)))
 
 
 def is_sketch(sketch: Column) -> Column:

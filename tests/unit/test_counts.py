@@ -142,6 +142,19 @@ def test_a_record_can_carry_its_sketch(spark: SparkSession) -> None:
     assert (sketch.lg_config_k, round(sketch.get_estimate())) == (12, 2)
 
 
+def test_the_estimate_of_a_sketch_does_not_depend_on_the_order_of_events(spark: SparkSession) -> None:
+    # 600 users: no longer listed one by one, and not yet from several partial sketches.
+    rows = [(0, f"{user}") for user in range(600)]
+    counter = Counter("hll_sketch", with_sketch=True)
+    draw = random.Random(1)
+    found = set()
+    for _ in range(3):
+        draw.shuffle(rows)
+        row = count_unique_users(make_events(spark, rows).coalesce(1), counter=counter).collect()[0]
+        found.add((row.unique_users, bytes(row.sketch)))
+    assert len(found) == 1
+
+
 def test_a_counter_that_is_a_sketch_is_made_once(spark: SparkSession) -> None:
     counter = Counter("hll_sketch", with_sketch=True)
     plan = count_unique_users(make_events(spark, ROWS), counter=counter)._jdf.queryExecution().executedPlan().toString()

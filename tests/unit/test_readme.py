@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pyspark
+import rollup_users
 from unique_users import fixed_parameters, make_parser
 from uniques.counts import hll_error
 
@@ -13,8 +14,20 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
+def read_section(heading: str) -> str:
+    """A section of the README up to the next heading."""
+    return re.split(r"^#+ ", README.split(f"\n{heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def test_the_flags_table_of_the_rollup_job_lists_every_flag_with_its_default() -> None:
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| (.+?) \|", read_section("### Flags of rollup_users.py"), re.MULTILINE)
+    actions = [action for action in rollup_users.make_parser()._actions if action.dest != "help"]
+    defaults = {action.option_strings[0]: f"`{action.default}`" if action.default else "none" for action in actions}
+    assert dict(rows) == {**defaults, "--bootstrap-servers": "`localhost:9092`"}
+
+
 def test_the_flags_table_lists_every_flag_with_its_default() -> None:
-    rows = re.findall(r"^\| `(--[a-z-]+)` \| (.+?) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| (.+?) \|", read_section("## Flags"), re.MULTILINE)
     actions = [action for action in make_parser()._actions if action.dest != "help"]
     defaults = {action.option_strings[0]: f"`{action.default}`" if action.default else "none" for action in actions}
     defaults["--bootstrap-servers"] = "`localhost:9092`"

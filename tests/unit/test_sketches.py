@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 from pyspark.sql import functions as F
+from support import registers_of
 from uniques.sketches import is_sketch, read_lg_k
 
 if TYPE_CHECKING:
@@ -78,16 +79,7 @@ def test_the_datasketches_package_makes_and_unites_the_same(spark: SparkSession,
     )
     assert round(there.get_estimate()) == here[1]
     # The same users in another sketch change no register.
-    assert registers_of(there.get_result(tgt_hll_type.HLL_8)) == registers_of(
-        hll_sketch.deserialize(bytes(here.united))
+    assert registers_of(bytes(there.get_result(tgt_hll_type.HLL_8).serialize_compact())) == registers_of(
+        bytes(here.united)
     )
-    assert registers_of(theirs) == registers_of(read)
-
-
-def registers_of(sketch: hll_sketch) -> list[int]:
-    """The registers, or while there are few users the sorted entries, of a sketch: what its estimate comes from."""
-    data = bytes(sketch.serialize_compact())
-    preamble = 4 * data[0]
-    if preamble == 40:
-        return list(data[preamble:])
-    return sorted(int.from_bytes(data[at : at + 4], "little") for at in range(preamble, len(data), 4))
+    assert registers_of(bytes(theirs.serialize_compact())) == registers_of(ours)

@@ -1,0 +1,276 @@
+"""Larger periods from the sketches of windows: calendar, union, and the rows of hours, days, weeks, months, years.
+
+Every function here needs a session in UTC. A row is always united anew from all its parts, never added to: doing it
+twice, or with a part that came twice, gives the same row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from uniques.counts import UTC_FORMAT
+from uniques.sketches import is_sketch, settle_sketch, sketch_error_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+PERIODS = ("hour", "day", "week", "month", "year")
+# What a period is united from. A week is in no month, a month in no week.
+PARTS = {"day": "hour", "week": "day", "month": "day", "year": "month"}
+# What a row is left to, when that fits into a range as well.
+PARENTS = {"hour": "day", "day": "month", "month": "year"}
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+HOUR_SECONDS = 3600
+
+MINUTES_SCHEMA = (
+    "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, "
+    "written_at TIMESTAMP, offset BIGINT, sketch BINARY"
+)
+ROLLUPS_SCHEMA = (
+    "period STRING, period_start TIMESTAMP, period_end TIMESTAMP, name STRING, unique_users BIGINT, "
+    "relative_error DOUBLE, events BIGINT, minutes BIGINT, final BOOLEAN, parent_start TIMESTAMP, "
+    "parent_end TIMESTAMP, sketch BINARY"
+)
+
+# Why a record of the main job's topic is no minute that can be united, in order of precedence.
+MINUTE_REJECT_REASONS = ("tombstone", "not_a_record", "no_sketch", "bad_sketch", "bad_window")
+RECORD_SCHEMA = (
+    "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, sketch STRING"
+)
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When hours, days, weeks, months and years begin: in `timezone`, weeks on `week_start`, one of WEEKDAYS."""
+
+    timezone: str = "UTC"
+    week_start: str = "monday"
+
+    def bounds(self, time: Column, period: str) -> Column:
+        """The period that a TIMESTAMP lies in, STRUCT<start TIMESTAMP, end TIMESTAMP>: `[start, end)`."""
+        if period == "hour":
+            return self._bounds_of_hour(time)
+        date = F.to_date(F.from_utc_timestamp(time, self.timezone))
+        first = {
+            "day": date,
+            "week": F.date_sub(date, F.pmod(F.weekday(date) - WEEKDAYS.index(self.week_start), F.lit(7)).cast("int")),
+            "month": F.trunc(date, "month").cast("date"),
+            "year": F.trunc(date, "year").cast("date"),
+        }[period]
+        following = {
+            "day": F.date_add(first, 1),
+            "week": F.date_add(first, 7),
+            "month": F.add_months(first, 1),
+            "year": F.add_months(first, 12),
+        }[period]
+        return F.struct(self._midnight(first).alias("start"), self._midnight(following).alias("end"))
+
+    def name(self, start: Column, period: str) -> Column:
+        """What people call the period that starts at a TIMESTAMP, STRING: 2016-07-11T13, 2016-07-11, 2016-W28, …
+
+        A week that starts on another day than Monday is no ISO week, and is named after its first day.
+        """
+        local = F.from_utc_timestamp(start, self.timezone)
+        if period == "week" and self.week_start == "monday":
+            year = F.extract(F.lit("YEAROFWEEK"), local)
+            return F.format_string("%04d-W%02d", year.cast("int"), F.weekofyear(local))
+        patterns = {
+            "hour": "yyyy-MM-dd'T'HH",
+            "day": "yyyy-MM-dd",
+            "week": "yyyy-MM-dd",
+            "month": "yyyy-MM",
+            "year": "yyyy",
+        }
+        return F.date_format(local, patterns[period])
+
+    def _midnight(self, date: Column) -> Column:
+        """The first instant of a DATE; where clocks skip midnight, that of the next full hour."""
+        return F.to_utc_timestamp(date.cast("timestamp"), self.timezone)
+
+    def _bounds_of_hour(self, time: Column) -> Column:
+        """The hour by local clocks; one that a clock change of half an hour cuts is two, or half as long."""
+
+        def full_hour(seconds: Column) -> Column:
+            local = F.unix_seconds(F.from_utc_timestamp(F.timestamp_seconds(seconds), self.timezone))
+            return seconds - F.pmod(local, F.lit(HOUR_SECONDS))
+
+        start = full_hour(F.unix_seconds(time))
+        end = start + HOUR_SECONDS
+        at_start, at_end = full_hour(start), full_hour(end - 1)
+        real_start = F.when(at_start == start, start).otherwise(at_start + HOUR_SECONDS)
+        real_end = F.when(at_end == start, end).otherwise(at_end)
+        return F.struct(F.timestamp_seconds(real_start).alias("start"), F.timestamp_seconds(real_end).alias("end"))
+
+
+def parse_minutes(records: DataFrame) -> DataFrame:
+    """Reads the main job's records: Kafka's `value`, `timestamp`, `offset`. Keeps a row a record, never raises.
+
+    Returns the columns of MINUTES_SCHEMA, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null.
+    """
+    parsed = records.select(
+        "value",
+        F.from_json(F.col("value").cast("string"), RECORD_SCHEMA).alias("record"),
+        F.col("timestamp").alias("written_at"),
+        "offset",
+    ).withColumn("bytes", F.expr("try_to_binary(record.sketch, 'base64')"))
+    seconds = F.unix_seconds("record.window_end") - F.unix_seconds("record.window_start")
+    reason = (
+        F.when(F.col("value").isNull(), "tombstone")
+        .when(F.col("record.window_start").isNull() | F.col("record.window_end").isNull(), "not_a_record")
+        .when(F.col("record.events").isNull(), "not_a_record")
+        .when(F.col("record.sketch").isNull(), "no_sketch")
+        .when(~is_sketch(F.col("bytes")), "bad_sketch")
+        # A window that crosses a full hour would be in two of them.
+        .when((seconds <= 0) | (F.pmod(F.lit(HOUR_SECONDS), F.greatest(seconds, F.lit(1))) != 0), "bad_window")
+    )
+    return parsed.select(
+        "record.window_start",
+        "record.window_end",
+        F.coalesce(
+            "record.unique_users", F.hll_sketch_estimate(F.when(is_sketch(F.col("bytes")), F.col("bytes")))
+        ).alias("unique_users"),
+        "record.events",
+        F.coalesce("record.final", F.lit(False)).alias("final"),
+        "written_at",
+        "offset",
+        F.col("bytes").alias("sketch"),
+        reason.alias("reject_reason"),
+    )
+
+
+def select_minutes(parsed: DataFrame) -> DataFrame:
+    """One row a window out of `parse_minutes`, as MINUTES_SCHEMA: of several records for a window the best one.
+
+    That is the one with most events: counts of a window only grow, while a job that was killed may write an older one
+    again. Of equal ones it is the one written last.
+    """
+    names = [name for name in parsed.columns if name != "reject_reason"]
+    best = F.max_by(F.struct(*names), F.struct("events", "written_at", "offset")).alias("best")
+    return parsed.where(F.col("reject_reason").isNull()).groupBy("window_start").agg(best).select("best.*")
+
+
+def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
+    """Unites `start` TIMESTAMP, `events` BIGINT, `minutes` BIGINT, `sketch` BINARY to rows of a period.
+
+    Returns the columns of ROLLUPS_SCHEMA, `final` null. A part belongs to the period it starts in. Where sketches
+    differ in lg_k the smallest holds, for the error too.
+    """
+    united = parts.groupBy(calendar.bounds(F.col("start"), period).alias("bounds")).agg(
+        F.sum("events").alias("events"),
+        F.sum("minutes").alias("minutes"),
+        settle_sketch(F.hll_union_agg("sketch", True)).alias("sketch"),
+    )
+    start = F.col("bounds.start")
+    parent = calendar.bounds(start, PARENTS[period]) if period in PARENTS else F.lit(None)
+    return united.select(
+        F.lit(period).alias("period"),
+        start.alias("period_start"),
+        F.col("bounds.end").alias("period_end"),
+        calendar.name(start, period).alias("name"),
+        F.hll_sketch_estimate("sketch").alias("unique_users"),
+        sketch_error_of(F.col("sketch")).alias("relative_error"),
+        "events",
+        "minutes",
+        F.lit(None).cast("boolean").alias("final"),
+        (parent.start if period in PARENTS else F.lit(None).cast("timestamp")).alias("parent_start"),
+        (parent.end if period in PARENTS else F.lit(None).cast("timestamp")).alias("parent_end"),
+        "sketch",
+    )
+
+
+def minutes_as_parts(minutes: DataFrame) -> DataFrame:
+    """Rows of MINUTES_SCHEMA as `unite` takes them."""
+    return minutes.select(
+        F.col("window_start").alias("start"), "events", F.lit(1).cast("bigint").alias("minutes"), "sketch"
+    )
+
+
+def rollups_as_parts(rollups: DataFrame, period: str) -> DataFrame:
+    """The rows of a period, of ROLLUPS_SCHEMA, as `unite` takes them."""
+    rows = rollups.where(F.col("period") == period)
+    return rows.select(F.col("period_start").alias("start"), "events", "minutes", "sketch")
+
+
+def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, calendar: Calendar) -> DataFrame:
+    """The rows of all periods that hold a changed window, united anew; columns of ROLLUPS_SCHEMA, `final` null.
+
+    `minutes` and `rollups` are the rows there are, at least of the periods that hold a change; it is in `minutes`
+    already and not yet in `rollups`. `changed` has `window_start` TIMESTAMP. An hour is united from its minutes, all
+    others from the smaller periods. Runs a job for each period.
+    """
+    hour_of = calendar.bounds(F.col("window_start"), "hour").start
+    hours = changed.select(hour_of.alias("hour")).distinct()
+    touched = minutes.join(F.broadcast(hours), hour_of == F.col("hour"), "left_semi")
+    rows = {"hour": settle_rows(unite(minutes_as_parts(touched), calendar, "hour"))}
+    for period, part in PARTS.items():
+        old = rollups_as_parts(rollups, part).withColumn("renewed", F.lit(False))
+        new = rollups_as_parts(rows[part], part).withColumn("renewed", F.lit(True))
+        latest = F.max_by(F.struct("events", "minutes", "sketch", "renewed"), "renewed").alias("latest")
+        parts = old.unionByName(new).groupBy("start").agg(latest).select("start", "latest.*")
+        # A period holds a change when one of its parts does.
+        within = calendar.bounds(F.col("start"), period).start
+        changes = rows[part].select(calendar.bounds(F.col("period_start"), period).start.alias("within")).distinct()
+        parts = parts.join(F.broadcast(changes), within == F.col("within"), "left_semi")
+        rows[period] = settle_rows(unite(parts, calendar, period))
+    return join_rows(rows)
+
+
+def settle_rows(rows: DataFrame) -> DataFrame:
+    """Rows computed once: each period is read by those above it, and would be united anew for each of them."""
+    return rows.localCheckpoint()
+
+
+def join_rows(rows: dict[str, DataFrame]) -> DataFrame:
+    """The rows of all periods in one frame."""
+    joined = rows["hour"]
+    for period in PARTS:
+        joined = joined.unionByName(rows[period])
+    return joined
+
+
+def unite_all(minutes: DataFrame, calendar: Calendar) -> DataFrame:
+    """The rows of all periods from all minutes; columns of ROLLUPS_SCHEMA, `final` null. Runs a job for each period."""
+    rows = {"hour": settle_rows(unite(minutes_as_parts(minutes), calendar, "hour"))}
+    for period, part in PARTS.items():
+        rows[period] = settle_rows(unite(rollups_as_parts(rows[part], part), calendar, period))
+    return join_rows(rows)
+
+
+def make_rollup_records(rollups: DataFrame, calendar: Calendar) -> DataFrame:
+    """Turns rows of ROLLUPS_SCHEMA into Kafka records: `key` STRING, period and start in UTC; `value` STRING, JSON."""
+    start = F.to_csv(F.struct("period_start"), UTC_FORMAT)
+    fields = ("period", "name", "period_start", "period_end", "unique_users", "events", "relative_error", "final")
+    rounded = {"relative_error": F.round("relative_error", 4)}
+    columns = [rounded.get(field, F.col(field)).alias(field) for field in fields]
+    return rollups.select(
+        F.concat_ws(" ", "period", start).alias("key"),
+        F.to_json(F.struct(*columns, F.lit(calendar.timezone).alias("timezone")), UTC_FORMAT).alias("value"),
+    )
+
+
+def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, start: Column, end: Column) -> DataFrame:
+    """The fewest rows that make up `[start, end)`: years, months, days, hours that fit, and minutes at both edges.
+
+    Returns `period` STRING, `start` TIMESTAMP, `events`, `minutes` BIGINT, `sketch` BINARY. `start` and `end` are
+    TIMESTAMP columns of constants, at full minutes.
+    """
+
+    def fits(first: Column, last: Column) -> Column:
+        return (first >= start) & (last <= end)
+
+    rows = rollups.where((F.col("period") != "week") & fits(F.col("period_start"), F.col("period_end")))
+    rows = rows.where(~F.coalesce(fits(F.col("parent_start"), F.col("parent_end")), F.lit(False)))
+    hour = calendar.bounds(F.col("window_start"), "hour")
+    edges = minutes.where(fits(F.col("window_start"), F.col("window_end")))
+    # Said twice: so that files without these hours are skipped, and exactly.
+    near = (F.col("window_start") < calendar.bounds(start, "hour").end) | (
+        F.col("window_start") >= calendar.bounds(end, "hour").start
+    )
+    edges = edges.where(near & ~fits(hour.start, hour.end))
+    return rows.select("period", F.col("period_start").alias("start"), "events", "minutes", "sketch").unionByName(
+        minutes_as_parts(edges).withColumn("period", F.lit("minute"))
+    )

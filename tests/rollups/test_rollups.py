@@ -1,0 +1,203 @@
+"""The rollup job on a real Kafka and real Delta tables."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections import defaultdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import rollup_users
+from datasketches import hll_sketch, tgt_hll_type
+from load_events import load_lines
+from support import read_records, registers_of, utc
+from uniques.lifecycle import StopSignal, UsageError
+from uniques.options import cluster_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from kafka_broker import KafkaBroker
+    from pyspark.sql import SparkSession
+
+START = 1468244340  # 2016-07-11T13:39:00Z
+Minute = tuple[int, list[str]]
+
+
+def make_record(ts: int, users: list[str]) -> bytes:
+    """A record as unique_users.py --sketch writes it, made without it."""
+    sketch = hll_sketch(12, tgt_hll_type.HLL_8)
+    for user in users:
+        sketch.update(user)
+    value = {
+        "window_start": utc(ts),
+        "window_end": utc(ts + 60),
+        "unique_users": len(set(users)),
+        "events": len(users),
+        "counter": "hll_sketch",
+        "relative_error": 0.0162,
+        "final": True,
+        "sketch": base64.b64encode(sketch.serialize_updatable()).decode(),
+    }
+    return json.dumps(value).encode()
+
+
+def count_periods(minutes: list[Minute]) -> dict[str, tuple[int, int]]:
+    """Key of a rollup in UTC -> (unique users, events), by sets and Python's calendar."""
+    users: dict[str, list[str]] = defaultdict(list)
+    for ts, names in minutes:
+        time = datetime.fromtimestamp(ts, timezone.utc)
+        monday = ts // 86400 * 86400 - time.weekday() * 86400
+        users[f"hour {time:%Y-%m-%dT%H}:00:00Z"] += names
+        users[f"day {time:%Y-%m-%d}T00:00:00Z"] += names
+        users[f"week {utc(monday)}"] += names
+        users[f"month {time:%Y-%m}-01T00:00:00Z"] += names
+        users[f"year {time:%Y}-01-01T00:00:00Z"] += names
+    return {key: (len(set(names)), len(names)) for key, names in users.items()}
+
+
+class Rollups:
+    """The rollup job in the tests' own session, with topics and tables of its own."""
+
+    def __init__(self, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], folder: Path) -> None:
+        self._spark = spark
+        self._broker = broker
+        self.source, self.sink = new_topic("out", partitions=2), new_topic("rollups")
+        self.tables = ["--minutes-table", str(folder / "minutes"), "--rollups-table", str(folder / "rollups")]
+        self._checkpoint = ["--checkpoint-location", str(folder / "checkpoint"), "--trigger", "available-now"]
+
+    def load(self, minutes: list[Minute]) -> None:
+        records = [make_record(ts, users) for ts, users in minutes]
+        load_lines(records, self._broker.bootstrap_servers, self.source)
+
+    def run(self, *flags: str) -> None:
+        parser = rollup_users.make_parser()
+        topics = ["--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", self.source]
+        argv = [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint, *flags]
+        args = parser.parse_args(argv)
+        rollup_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
+
+    def read_topic(self) -> dict[str, dict[str, Any]]:
+        """Key -> last record, as a compacted topic keeps it."""
+        return dict(read_records(self._broker, self.sink))
+
+    def read_table(self, name: str) -> list[tuple[Any, ...]]:
+        """All of a table but when and where its rows were written; of sketches the registers."""
+        path = self.tables[self.tables.index(f"--{name}-table") + 1]
+        frame = self._spark.read.format("delta").load(path).drop("written_at", "offset")
+        return sorted((*tuple(row)[:-1], registers_of(bytes(row["sketch"]))) for row in frame.collect())
+
+
+@pytest.fixture
+def rollups(
+    spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> Iterator[Rollups]:
+    zone = spark.conf.get("spark.sql.session.timeZone")
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    yield Rollups(spark, broker, new_topic, tmp_path)
+    spark.conf.set("spark.sql.session.timeZone", zone or "")
+
+
+def assert_counts(found: dict[str, dict[str, Any]], minutes: list[Minute]) -> None:
+    exact = count_periods(minutes)
+    assert found.keys() == exact.keys()
+    for key, (users, events) in exact.items():
+        assert found[key]["events"] == events
+        assert abs(found[key]["unique_users"] / users - 1) <= 3 * found[key]["relative_error"]
+
+
+def make_minutes() -> list[Minute]:
+    draw = random.Random(1)
+    starts = [START + 60 * minute for minute in range(30)] + [START + 86400 * day for day in range(1, 25)]
+    return [(ts, [f"u{draw.randrange(400)}" for _ in range(50)]) for ts in starts]
+
+
+def test_tables_and_topic_follow_the_minutes_whatever_comes_twice(
+    rollups: Rollups, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minutes = make_minutes()
+    rollups.load(minutes[:20])
+    rollups.run()
+    rollups.load(minutes[20:])
+    rollups.run("--max-offsets-per-trigger", "20")
+    assert_counts(rollups.read_topic(), minutes)
+    before = rollups.read_table("minutes"), rollups.read_table("rollups"), rollups.read_topic()
+    # The last minute is 2016-08-04T13:39: its hour has not ended, nor its day, week, month, year.
+    running = {key for key, value in before[2].items() if not value["final"]}
+    assert running == {
+        *("hour 2016-08-04T13:00:00Z", "day 2016-08-04T00:00:00Z", "week 2016-08-01T00:00:00Z"),
+        *("month 2016-08-01T00:00:00Z", "year 2016-01-01T00:00:00Z"),
+    }
+
+    # Delivered again, in another order, some of them with less in them: nothing changes.
+    again = minutes[::-1] + [(ts, users[:10]) for ts, users in minutes]
+    rollups.load(again)
+    rollups.run()
+    assert (rollups.read_table("minutes"), rollups.read_table("rollups"), rollups.read_topic()) == before
+
+    # A repaired minute, with the late event in it, goes through to the year.
+    ts, users = minutes[3]
+    mended = [(ts, [*users, "late"]), *minutes[:3], *minutes[4:]]
+    rollups.load(mended[:1])
+    rollups.run()
+    assert_counts(rollups.read_topic(), mended)
+
+    # Any range, from the tables alone.
+    capsys.readouterr()
+    rollups.run("--between", "2016-07-11T13:50", "2016-07-20T00:00", "--and", "2016-07-11T14:00", "2016-07-11T14:09")
+    answer = json.loads(capsys.readouterr().out)
+    first = [users for ts, users in mended if START + 660 <= ts < START + 8 * 86400 + 37260]
+    second = [users for ts, users in mended if START + 1260 <= ts < START + 1800]
+    exact = [set().union(*sets) for sets in (first, second)]
+    assert abs(answer["between"]["unique_users"] / len(exact[0]) - 1) <= 3 * answer["between"]["relative_error"]
+    assert answer["between"]["events"] == sum(map(len, first))
+    assert answer["between"]["rows"] == {"day": 8, "hour": 1, "minute": 10}
+    assert abs(answer["in_both"] - len(exact[0] & exact[1])) <= 3 * answer["standard_error_at_most"]
+
+    rollups.run("--show", "year", "month")
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in shown[1:]] == [["month", "2016-07"], ["month", "2016-08"], ["year", "2016"]]
+
+    # The same minutes in another zone.
+    with pytest.raises(UsageError, match=r"timezone UTC \(now Europe/Zurich\)"):
+        rollups.run("--timezone", "Europe/Zurich")
+    rollups.run("--rebuild", "--timezone", "Europe/Zurich")
+    days = {row[3]: (row[4], row[6]) for row in rollups.read_table("rollups") if row[0] == "day"}
+    local = count_periods([(ts + 7200, users) for ts, users in mended])
+    expected = {key[4:14]: counts for key, counts in local.items() if key.startswith("day")}
+    assert {day: events for day, (_, events) in days.items()} == {day: events for day, (_, events) in expected.items()}
+    rollups.run("--timezone", "Europe/Zurich")
+
+
+def test_minutes_past_their_retention_go_and_what_they_made_stays(
+    rollups: Rollups, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = int(datetime.now(timezone.utc).timestamp()) // 3600 * 3600
+    old, new = now - 10 * 86400, now - 3600
+    rollups.load([(old, ["a", "b"]), (new, ["a", "c"])])
+    flags = ("--minutes-retention", "2 days", "--maintenance-interval", "1 second")
+    rollups.run(*flags)
+    assert [row[3] for row in rollups.read_table("minutes")] == [2]
+    before = rollups.read_table("rollups")
+    # What comes for them now can't be united with the rest of its hour.
+    rollups.load([(old + 60, ["d"])])
+    rollups.run(*flags)
+    assert rollups.read_table("rollups") == before
+    capsys.readouterr()
+    with pytest.raises(UsageError, match="are no longer kept: give a full hour"):
+        rollups.run("--between", utc(old + 60), utc(now))
+    rollups.run("--between", utc(old), utc(now))
+    assert json.loads(capsys.readouterr().out)["unique_users"] == 3
+    with pytest.raises(UsageError, match="--rebuild needs all minutes"):
+        rollups.run("--rebuild")
+
+
+def test_what_is_wrong_is_said_in_one_line(rollups: Rollups) -> None:
+    with pytest.raises(UsageError, match="--timezone Mars/Olympus is not known"):
+        rollups.run("--timezone", "Mars/Olympus")
+    with pytest.raises(UsageError, match="--rollups-table"):
+        rollups.run("--between", "2016-07-11T13:39", "2016-07-12")
