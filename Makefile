@@ -15,8 +15,8 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure lint \
-	format bench bench-late bench-exactly-once bench-history bench-soak package test-platforms up down docker-test clean
+.PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure test-cluster \
+	lint format bench bench-late bench-exactly-once bench-history bench-soak package test-platforms up down docker-test clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ test-rollups: $(INSTALLED) ## test the rollup job on real Delta tables, and kill
 
 test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, refusals, and that no secret gets out
 	@$(PY) -m pytest tests/secure $(ARGS)
+
+test-cluster: $(INSTALLED) ## test a Spark standalone cluster that loses a worker, and how the job ends when it is told to or killed
+	@$(PY) -m pytest tests/cluster $(ARGS)
 
 bench-exactly-once: $(INSTALLED) ## measure what --exactly-once costs in delay (ARGS="--rounds 1")
 	@PYTHONPATH=tools $(PY) benchmarks/exactly_once.py $(ARGS)

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from uniques.lifecycle import StopSignal
 from uniques.options import cluster_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from confluent_kafka import Message
     from kafka_broker import KafkaBroker
@@ -163,3 +164,22 @@ def submit(broker: KafkaBroker, folder: Path, *flags: str, zone: str = "UTC") ->
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def wait_until(happened: Callable[[], bool], runs: Callable[[], bool]) -> None:
+    """Waits for something that `runs` meanwhile; fails when that ended, or after two minutes."""
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert runs(), "the job ended"
+        assert time.monotonic() < deadline, "it did not happen in two minutes"
+        time.sleep(0.5)
+
+
+def find_group(group: int) -> list[int]:
+    """The processes of a process group."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            if os.getpgid(int(folder.name)) == group:
+                found.append(int(folder.name))
+    return found

@@ -36,6 +36,7 @@ KAFKA_REFUSALS = {
 }
 
 BATCH_GRACE_SECONDS = 10.0
+STOP_SECONDS = 10  # a batch that is abandoned has so long to let go
 POLL_SECONDS = 0.2
 
 
@@ -124,6 +125,8 @@ def create_session(app_name: str, state_partitions: int, settings: Mapping[str, 
         SparkSession.builder.appName(app_name)
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", state_partitions)
+        # Spark's default is to wait for ever.
+        .config("spark.sql.streaming.stopTimeout", f"{STOP_SECONDS}s")
     )
     if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
         for name, value in settings.items():
@@ -183,14 +186,24 @@ def run_until_stopped(query: StreamingQuery, stop: StopSignal, on_poll: Callable
             if stop.requested:
                 log.info("stopping: the running batch is finished first")
                 wait_for_batch(query)
-                query.stop()
+                stop_query(query)
                 return
             on_poll(query)
     except StreamingQueryException as error:
         raise explain_failure(str(error)) from error
     except JobError:
-        query.stop()
+        stop_query(query)
         raise
+
+
+def stop_query(query: StreamingQuery) -> None:
+    """Stops the query; one that does not let go in STOP_SECONDS is left to end with the process."""
+    try:
+        query.stop()
+    except Py4JError as error:
+        if "failed to stop within" not in str(error):
+            raise
+        log.info("the running batch is abandoned: the next start does it again")
 
 
 def wait_for_batch(query: StreamingQuery) -> None:

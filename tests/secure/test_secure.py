@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,15 +21,17 @@ from support import (
     SPARK_SUBMIT,
     assert_close,
     count_exactly,
+    find_group,
     make_events,
     plain_environment,
     read_messages,
     read_records,
+    wait_until,
 )
 from uniques.lifecycle import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from support import InProcess
 
@@ -76,22 +75,9 @@ def write_config(folder: Path, broker: KafkaBroker, user: str = "job", password:
     return config
 
 
-def wait_until(happened: Callable[[], bool], runs: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert runs(), "the job ended"
-        assert time.monotonic() < deadline, "it did not happen in two minutes"
-        time.sleep(0.5)
-
-
 def read_arguments(group: int) -> str:
     """The command lines of all processes of a process group."""
-    processes = [folder for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
-    lines = []
-    for folder in processes:
-        with suppress(OSError):
-            if os.getpgid(int(folder.name)) == group:
-                lines.append((folder / "cmdline").read_text())
+    lines = [Path(f"/proc/{process}/cmdline").read_text() for process in find_group(group)]
     assert len(lines) >= 2  # the JVM and Python
     return "\n".join(lines)
 
