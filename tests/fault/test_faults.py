@@ -132,8 +132,11 @@ def test_a_full_disk(small_disk: Path, setting: Setting, broker: KafkaBroker, re
     report("full disk for the checkpoint", "ends; after making room results equal", ended_with=line)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0], ids=["half", "empty"])
-@pytest.mark.parametrize("what", ["offsets", "commits", "state"])
+@pytest.mark.parametrize(
+    ("what", "share"),
+    [("offsets", 0.5), ("offsets", 0.0), ("commits", 0.5), ("state", 0.5)],
+    ids=["half of offsets", "empty offsets", "half of commits", "half of the state"],
+)
 def test_a_torn_last_file_of_the_checkpoint(
     setting: Setting, broker: KafkaBroker, report: Report, tmp_path: Path, what: str, share: float
 ) -> None:
@@ -174,6 +177,7 @@ def test_a_topic_that_gains_partitions(setting: Setting, broker: KafkaBroker, re
         admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
         for done in admin.create_partitions([NewPartitions("grown-in", 4)]).values():
             done.result()
+        time.sleep(3)  # until the producer knows
         stream.partitions = 4
         seen = len(job.batches())
         job.wait_for_batches(seen + 5)
@@ -232,3 +236,30 @@ def test_retention_that_removes_what_was_not_read(
     assert job.wait() == 2
     check(broker, stream, start_anew(broker, tmp_path, job), tmp_path)
     report("retention removed unread events", "ends; right from a new checkpoint", ended_with=job.error())
+
+
+def test_a_second_instance_on_the_checkpoint(
+    setting: Setting, broker: KafkaBroker, report: Report, tmp_path: Path
+) -> None:
+    stream, older = setting("twice", *FLAGS, "--idle-timeout", "off")
+    (tmp_path / "newer").mkdir()
+    flags = (*FLAGS, "--idle-timeout", "off", "--checkpoint-location", str(older.checkpoint))
+    newer = Job(broker, tmp_path / "newer", older.source, older.sink, *flags)
+    try:
+        with stream:
+            older.start()
+            older.wait_for_batches(3)
+            newer.start()
+            assert older.wait() in (1, 2)
+            line = older.error()
+            # Both may plan the same batch, and Spark lets one of them; the other is fenced off or told.
+            assert "another instance" in line
+            wait_until(lambda: len(newer.batches()) >= 3 or newer.status() is not None, 300)
+            if newer.status() is not None:
+                assert "another instance" in newer.error()
+                newer.start()
+                newer.wait_for_batches(3)
+    finally:
+        newer.kill()
+    check(broker, stream, newer, tmp_path)
+    report("a second instance on the same checkpoint", "the older one ends, the newer goes on", ended_with=line)
