@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from kafka_broker import KafkaBroker
 from machine import describe_machine
+from uniques.accounting import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ STEP_SECONDS = 30
 SAMPLE_SECONDS = 5
 # Some of the stream is always on its way: a batch a second.
 HELD_SECONDS = 1.5
+HELD_SHARE = 0.95
 # The topic keeps a few minutes only: 20 minutes of it would fill a disk.
 RETENTION = {"retention.bytes": str(2 * 1024**3), "segment.bytes": str(256 * 1024**2)}
 
@@ -72,15 +74,23 @@ def measure_folder(folder: Path) -> tuple[float, int]:
     return sum(sizes) / 1e6, len(sizes)
 
 
-def read_last_batch(log: Path) -> dict[str, str]:
-    """The newest of the job's progress lines, as `name=value`; empty before the first."""
-    lines = [line for line in log.read_text().splitlines() if " batch=" in line]
-    return dict(pair.split("=", 1) for pair in lines[-1].split(" |")[0].split()[2:]) if lines else {}
+def read_batches(log: Path) -> list[dict[str, str]]:
+    """The job's progress lines as `name=value`, and `time`, ISO 8601."""
+    lines = [line.split(" |")[0].split() for line in log.read_text().splitlines() if " batch=" in line]
+    return [dict(pair.split("=", 1) for pair in [f"time={words[0]}", *words[2:]]) for words in lines]
+
+
+def read_rate(log: Path, seconds: float) -> float:
+    """Events a second that the job read in the last seconds."""
+    batches = read_batches(log)
+    times = [parse_time(batch["time"]) for batch in batches]
+    since = max(times, default=0.0) - seconds
+    return sum(int(batch["events"]) for batch, at in zip(batches, times, strict=True) if at > since) / seconds
 
 
 def look_at(job: subprocess.Popen[bytes], log: Path, checkpoint: Path, started: float) -> Sample:
     """A sample of the running job."""
-    batch = read_last_batch(log)
+    batch = (read_batches(log) or [{}])[-1]
     size, files = measure_folder(checkpoint)
     return Sample(
         round(time.monotonic() - started, 1),
@@ -111,15 +121,25 @@ def loading(servers: str, rate: int, seconds: float, seed: int) -> Iterator[None
             loader.terminate()
 
 
+def warm_up(servers: str, log: Path, rate: int) -> None:
+    """Returns when the job has been running for a step."""
+    with loading(servers, rate, 10 * STEP_SECONDS, rate):
+        deadline = time.monotonic() + 8 * STEP_SECONDS
+        while not read_batches(log) and time.monotonic() < deadline:
+            time.sleep(1)
+        time.sleep(STEP_SECONDS)
+
+
 def find_rate(servers: str, log: Path, first: int, step: int) -> int:
-    """The highest rate, events a second, in steps from `first`, that the running job holds."""
+    """The highest rate, events a second, in steps from `first`, that generator, broker and job hold."""
     rate = first
     while True:
         with loading(servers, rate, STEP_SECONDS, rate):
             time.sleep(STEP_SECONDS)
-            batch = read_last_batch(log)
-        held = int(batch.get("lag", rate * 10)) < HELD_SECONDS * rate
-        print(f"rate {rate:,}/s: {'held' if held else 'not held'}, lag {int(batch.get('lag', 0)):,}", flush=True)
+            lag = int((read_batches(log) or [{"lag": str(10 * rate)}])[-1]["lag"])
+            read = read_rate(log, STEP_SECONDS / 2)
+        held = lag < HELD_SECONDS * rate and read > HELD_SHARE * rate
+        print(f"rate {rate:,}/s: {'held' if held else 'not held'}, {read:,.0f}/s read, lag {lag:,}", flush=True)
         if not held:
             return rate - step
         rate += step
@@ -188,6 +208,7 @@ def main() -> None:
         with log.open("wb") as stderr:
             job = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
+            warm_up(servers, log, args.rate or args.first_rate)
             rate = args.rate or find_rate(servers, log, args.first_rate, args.step) * 4 // 5
             if rate <= 0:
                 sys.exit("soak: error: the job does not hold the first rate: give a lower --first-rate")
@@ -198,12 +219,14 @@ def main() -> None:
                 while time.monotonic() - started < args.minutes * 60 and job.poll() is None:
                     time.sleep(SAMPLE_SECONDS)
                     samples.append(look_at(job, log, checkpoint, started))
+            read = read_rate(log, args.minutes * 45)
             if job.poll() is not None:
                 sys.exit(f"soak: error: the job ended: {log.read_text().splitlines()[-1]}")
         finally:
             if job.poll() is None:
                 os.killpg(job.pid, signal.SIGKILL)
                 job.wait()
+    print(f"read in the last three quarters: {read:,.0f} events/s")
     print_report(samples, rate)
     args.json.parent.mkdir(parents=True, exist_ok=True)
     report = {"machine": describe_machine(), "rate": rate, "samples": [asdict(sample) for sample in samples]}

@@ -80,7 +80,7 @@ class TransactionalWriter:
                 check_mark(spark, location, mark)
             self._done = mark or 0
             # A mark is there from now on, before the first batch too, and says who writes.
-            self._commit([])
+            self._commit([], self._done)
         except BaseException:
             self.close()
             raise
@@ -103,8 +103,7 @@ class TransactionalWriter:
             log.info("batch=%d was written before the restart, and is not written again", batch)
             return
         with self._lock:
-            self._done = batch + 1
-            self._commit(sorted((bytes(row.key), bytes(row.value)) for row in results))
+            self._commit(sorted((bytes(row.key), bytes(row.value)) for row in results), batch + 1)
 
     def keep_alive(self) -> None:
         """Writes an empty transaction when there was none for a while; to be called again and again.
@@ -147,15 +146,18 @@ class TransactionalWriter:
 
     def _commit_nothing(self) -> None:
         with self._lock, suppress(JobError):
-            self._commit([])
+            self._commit([], self._done)
 
-    def _commit(self, records: list[tuple[bytes, bytes]]) -> None:
+    def _commit(self, records: list[tuple[bytes, bytes]], done: int) -> None:
+        if self.failure:
+            # Whether the last transaction was committed, only a new start can tell.
+            raise self.failure
         clients = self._client.kafka.clients
         try:
             self._producer.beginTransaction()
             # The mark first, then each record waited for: a producer that is fenced off in the middle of a commit can
             # leave it waiting until max.block.ms.
-            mark = self._client.offsets({(self._topic, 0): self._done}, self._instance)
+            mark = self._client.offsets({(self._topic, 0): done}, self._instance)
             self._producer.sendOffsetsToTransaction(mark, clients.consumer.ConsumerGroupMetadata(self._name))
             sent = [self._producer.send(clients.producer.ProducerRecord(self._topic, *record)) for record in records]
             self._producer.flush()
@@ -165,6 +167,7 @@ class TransactionalWriter:
         except Py4JError as error:
             self.failure = self._explain(error)
             raise self.failure from error
+        self._done = done
         self._committed_at = time.monotonic()
 
     def _read_mark(self) -> tuple[int, str] | None:

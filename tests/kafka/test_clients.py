@@ -107,7 +107,9 @@ def test_exactly_once_skips_what_is_written_and_fences_off_an_older_instance(
     assert len(read_messages(broker, rejects)) == len(rejected)
 
     with pytest.raises(UsageError, match=r"^another instance took this checkpoint over \(.*\): this one ends$"):
-        older._commit([(b"key", b"value")])
+        older._commit([(b"key", b"value")], 9)
+    with pytest.raises(UsageError, match=r"^another instance took this checkpoint over "):
+        older.keep_alive()
     older.close()
     assert len(read_once(broker, sink)) == len(exact) - 1
 
