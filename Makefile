@@ -15,8 +15,9 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure test-cluster \
-	lint format bench bench-late bench-exactly-once bench-history bench-soak package test-platforms up down docker-test clean
+.PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
+	test-cluster lint format bench bench-late bench-exactly-once bench-history bench-sketches bench-soak package \
+	test-platforms up down docker-test clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

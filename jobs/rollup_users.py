@@ -286,7 +286,9 @@ def run_stream(
     writer = writer.option("checkpointLocation", query_location(args.checkpoint_location))
     now = args.trigger == "available-now"
     query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=args.trigger)
-    run_until_stopped(query.start(), stop, keeper.report)
+    started = query.start()
+    log.info("started query %s, run %s", started.name, started.runId)
+    run_until_stopped(started, stop, keeper.report)
     log.info("summary: %s", json.dumps(keeper.totals))
 
 

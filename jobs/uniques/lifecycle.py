@@ -169,6 +169,10 @@ class StopSignal:
         """Called from the JVM when a signal reached it."""
         self._requested.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody asked to stop, or does within that time."""
+        return self._requested.wait(seconds)
+
     @property
     def requested(self) -> bool:
         """Whether somebody asked to stop."""
@@ -190,7 +194,11 @@ def run_until_stopped(query: StreamingQuery, stop: StopSignal, on_poll: Callable
                 return
             on_poll(query)
     except StreamingQueryException as error:
-        raise explain_failure(str(error)) from error
+        failure = explain_failure(str(error))
+        # Ctrl-C reaches every process of the terminal, those too that Hadoop starts for a moment to set a file's mode.
+        if not stop.wait(POLL_SECONDS):
+            raise failure from error
+        log.info("the running batch is abandoned, the next start does it again: %s", failure)
     except JobError:
         stop_query(query)
         raise

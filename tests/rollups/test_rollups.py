@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
+import signal
+import subprocess
 from collections import defaultdict
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ import pytest
 import rollup_users
 from datasketches import hll_sketch, tgt_hll_type
 from load_events import load_lines
-from support import read_records, registers_of, utc
+from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, registers_of, utc
 from uniques.lifecycle import StopSignal, UsageError
 from uniques.options import cluster_of
 
@@ -63,10 +67,12 @@ def count_periods(minutes: list[Minute]) -> dict[str, tuple[int, int]]:
 class Rollups:
     """The rollup job in the tests' own session, with topics and tables of its own."""
 
-    def __init__(self, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], folder: Path) -> None:
+    def __init__(
+        self, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], folder: Path, source: str = ""
+    ) -> None:
         self._spark = spark
         self._broker = broker
-        self.source, self.sink = new_topic("out", partitions=2), new_topic("rollups")
+        self.source, self.sink = source or new_topic("out", partitions=2), new_topic("rollups")
         self.tables = ["--minutes-table", str(folder / "minutes"), "--rollups-table", str(folder / "rollups")]
         self._checkpoint = ["--checkpoint-location", str(folder / "checkpoint"), "--trigger", "available-now"]
 
@@ -74,11 +80,13 @@ class Rollups:
         records = [make_record(ts, users) for ts, users in minutes]
         load_lines(records, self._broker.bootstrap_servers, self.source)
 
+    def flags(self) -> list[str]:
+        topics = ["--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", self.source]
+        return [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint]
+
     def run(self, *flags: str) -> None:
         parser = rollup_users.make_parser()
-        topics = ["--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", self.source]
-        argv = [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint, *flags]
-        args = parser.parse_args(argv)
+        args = parser.parse_args([*self.flags(), *flags])
         rollup_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
 
     def read_topic(self) -> dict[str, dict[str, Any]]:
@@ -92,14 +100,18 @@ class Rollups:
         return sorted((*tuple(row)[:-1], registers_of(bytes(row["sketch"]))) for row in frame.collect())
 
 
-@pytest.fixture
-def rollups(
-    spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
-) -> Iterator[Rollups]:
+@pytest.fixture(autouse=True)
+def _in_utc(spark: SparkSession) -> Iterator[None]:
+    """As the job has it."""
     zone = spark.conf.get("spark.sql.session.timeZone")
     spark.conf.set("spark.sql.session.timeZone", "UTC")
-    yield Rollups(spark, broker, new_topic, tmp_path)
+    yield
     spark.conf.set("spark.sql.session.timeZone", zone or "")
+
+
+@pytest.fixture
+def rollups(spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path) -> Rollups:
+    return Rollups(spark, broker, new_topic, tmp_path)
 
 
 def assert_counts(found: dict[str, dict[str, Any]], minutes: list[Minute]) -> None:
@@ -171,6 +183,62 @@ def test_tables_and_topic_follow_the_minutes_whatever_comes_twice(
     expected = {key[4:14]: counts for key, counts in local.items() if key.startswith("day")}
     assert {day: events for day, (_, events) in days.items()} == {day: events for day, (_, events) in expected.items()}
     rollups.run("--timezone", "Europe/Zurich")
+
+
+KILLS = 20
+
+
+@pytest.mark.timeout(1800)
+def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
+    spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    killed = Rollups(spark, broker, new_topic, tmp_path / "killed")
+    left_alone = Rollups(spark, broker, new_topic, tmp_path / "left_alone", source=killed.source)
+    draw = random.Random(7)
+    minutes = make_minutes()
+    # With repeats and repairs in between, as a job that is killed itself writes them.
+    parts = [(ts, users[:30]) for ts, users in minutes]
+    records = parts + minutes + minutes[::3]
+    draw.shuffle(records)
+    share = len(records) // KILLS + 1
+    flags = [*killed.flags(), "--trigger", "1 second", "--max-offsets-per-trigger", "3"]
+    for kill in range(KILLS):
+        killed.load(records[kill * share : (kill + 1) * share])
+        with submit_rollups(tmp_path, *flags) as process:
+            # At the start of the first batch, or of the one after; and then somewhere within it.
+            wait_for_line(process, draw.choice(["started query", " records="]))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(0, 8))
+                pytest.fail("the job ended by itself")
+    killed.run("--max-offsets-per-trigger", "1000")
+    left_alone.run()
+    assert killed.read_table("minutes") == left_alone.read_table("minutes")
+    assert killed.read_table("rollups") == left_alone.read_table("rollups")
+    assert killed.read_topic() == left_alone.read_topic()
+    assert_counts(killed.read_topic(), minutes)
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    pytest.fail(f"the job ended by itself with status {process.wait()}")
+
+
+@contextmanager
+def submit_rollups(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """The rollup job as its users start it; killed at the end, with kill -9."""
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "rollup_users.py"), *flags]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=folder, env=plain_environment(), start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def test_minutes_past_their_retention_go_and_what_they_made_stays(
