@@ -251,9 +251,10 @@ class Job:
 
     def finish(self) -> None:
         """Works off what is left and closes all windows."""
-        self.start("--trigger", "available-now")
+        flags = ("--trigger", "available-now", "--idle-timeout", "1 minute")  # "off" would leave windows open
+        self.start(*flags)
         if self.wait() == 1 and "did not answer" in self.error():
-            self.start("--trigger", "available-now")
+            self.start(*flags)
         assert self.wait() == 0, "\n".join(self.said()[-10:])
 
 

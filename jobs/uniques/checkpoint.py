@@ -136,17 +136,22 @@ def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
 
     Looks at the last file of each log; damaged state shows in the `message` of the failure.
     """
-    ways_out = {"offsets": "plans that batch anew", "commits": "does that batch again"}
-    for log, way_out in ways_out.items():
-        last = last_batch(spark, f"{location}/{log}")
-        if last >= 0 and not is_whole(spark, f"{location}/{log}/{last}"):
-            return f"{log}/{last} is damaged: delete it and .{last}.crc in {location}/{log}; the next start {way_out}"
-    if "CANNOT_LOAD_STATE_STORE" not in message:
+    planned, finished = (last_batch(spark, f"{location}/{log}") for log in ("offsets", "commits"))
+    if planned >= 0 and not is_whole(spark, f"{location}/offsets/{planned}"):
+        damaged, files = f"offsets/{planned}", [f"offsets/{planned}"]
+        # The batch is planned anew, so it can't be finished.
+        files += [f"commits/{planned}"] if finished == planned else []
+    elif finished >= 0 and not is_whole(spark, f"{location}/commits/{finished}"):
+        damaged, files = f"commits/{finished}", [f"commits/{finished}"]
+    elif "CANNOT_LOAD_STATE_STORE" in message:
+        # The last batch is done again, from the state before it; Spark does the last one that is planned.
+        damaged, files = f"the state of batch {finished}", [f"commits/{finished}"]
+        files += [f"offsets/{planned}"] if planned > finished else []
+    else:
         return None
-    last = last_batch(spark, f"{location}/commits")
     return (
-        f"the state of batch {last} is damaged: delete {last} and .{last}.crc in {location}/commits; the next start "
-        "does that batch again, from the state before"
+        f"{damaged} is damaged: delete {' and '.join(files)} in {location}, with the .crc file of each; the next start "
+        "does the batch again"
     )
 
 

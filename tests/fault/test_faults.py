@@ -158,11 +158,11 @@ def test_a_torn_last_file_of_the_checkpoint(
         assert job.status() == 2
         line = job.error()
         # Do what it says.
-        log, number = ("commits", job.log_file("commits").name) if what == "state" else (what, torn.name)
-        assert f"delete {number} and .{number}.crc in " in line.replace("delete it", f"delete {number}")
-        assert f"/{log};" in line
-        for file in (number, f".{number}.crc"):
-            (job.checkpoint / "query" / log / file).unlink()
+        said, _, where = line.partition(" is damaged: delete ")[2].partition(" in ")
+        assert where.startswith(f"{job.checkpoint}/query, with the .crc file of each;"), line
+        for log, number in (file.split("/") for file in said.split(" and ")):
+            for file in (number, f".{number}.crc"):
+                (job.checkpoint / "query" / log / file).unlink()
     else:
         line = "never: it went on"
     check(broker, stream, job, tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -128,7 +127,7 @@ def test_without_the_flag_records_may_repeat_but_are_equal(
         # And once where it must repeat: the batch is written, and Spark does not know it.
         job.start()
         wait_until(lambda: job.status() is not None or any(b["rows_written"] != "0" for b in job.batches()), 300)
-        job.signal(signal.SIGKILL)
+        job.kill()
         written = int(next(batch["batch"] for batch in job.batches() if batch["rows_written"] != "0"))
         job.forget_batches(written)
     job.finish()

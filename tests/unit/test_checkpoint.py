@@ -45,46 +45,41 @@ def test_a_flag_that_the_first_release_had_not_is_not_taken_for_a_difference() -
     assert compare_parameters(MADE_BY_0_1_0, defaults, IMPLIED_PARAMETERS) == []
 
 
+NO_STATE = "[CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] An error occurred during loading state."
 WHOLE = 'v1\n{"batchWatermarkMs":0}\n-\n{"in":{"0":5}}'
 
 
 @pytest.mark.parametrize(
-    ("offsets", "commits", "reason", "message"),
+    ("offsets", "commits", "last_commit", "reason", "damaged"),
     [
-        (
-            WHOLE[:-3],
-            "v1\n{}",
-            "x",
-            "offsets/7 is damaged: delete it and .7.crc in {}/offsets; the next start plans that",
-        ),
-        ("", "v1\n{}", "x", "offsets/7 is damaged: delete it"),
-        ("v1\n", "v1\n{}", "x", "offsets/7 is damaged: delete it"),
-        (
-            WHOLE,
-            "v1\n{",
-            "x",
-            "commits/6 is damaged: delete it and .6.crc in {}/commits; the next start does that batch",
-        ),
-        (WHOLE, "", "x", "commits/6 is damaged: delete it"),
-        (
-            WHOLE,
-            "v1\n{}",
-            "[CANNOT_LOAD_STATE_STORE.X] An",
-            "the state of batch 6 is damaged: delete 6 and .6.crc in {}",
-        ),
+        (WHOLE[:-3], "v1\n{}", 6, "x", "offsets/7 is damaged: delete offsets/7 in"),
+        (WHOLE[:-3], "v1\n{}", 7, "x", "offsets/7 is damaged: delete offsets/7 and commits/7 in"),
+        ("", "v1\n{}", 6, "x", "offsets/7 is damaged: delete offsets/7 in"),
+        ("v1\n", "v1\n{}", 6, "x", "offsets/7 is damaged: delete offsets/7 in"),
+        (WHOLE, "v1\n{", 6, "x", "commits/6 is damaged: delete commits/6 in"),
+        (WHOLE, "", 7, "x", "commits/7 is damaged: delete commits/7 in"),
+        (WHOLE, "v1\n{}", 7, NO_STATE, "the state of batch 7 is damaged: delete commits/7 in"),
+        (WHOLE, "v1\n{}", 6, NO_STATE, "the state of batch 6 is damaged: delete commits/6 and offsets/7 in"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_with_the_way_out(
-    spark: SparkSession, tmp_path: Path, offsets: str, commits: str, reason: str, message: str
+    spark: SparkSession, tmp_path: Path, offsets: str, commits: str, last_commit: int, reason: str, damaged: str
 ) -> None:
-    for log, number, content in (("offsets", 7, offsets), ("commits", 6, commits), ("commits", 5, "v1\n{}")):
+    files = (
+        ("offsets", 7, offsets),
+        ("offsets", 6, WHOLE),
+        ("commits", last_commit, commits),
+        ("commits", 5, "v1\n{}"),
+    )
+    for log, number, content in files:
         (tmp_path / "query" / log).mkdir(parents=True, exist_ok=True)
         (tmp_path / "query" / log / str(number)).write_text(content)
     with pytest.raises(UsageError) as refused, explained_damage(spark, str(tmp_path)):
         raise JobError("the query failed") from RuntimeError(reason)
-    said = str(refused.value)
-    assert said.startswith(f"--checkpoint-location {tmp_path}: {message.format(tmp_path / 'query')}")
-    assert "\n" not in said
+    assert str(refused.value) == (
+        f"--checkpoint-location {tmp_path}: {damaged} {tmp_path / 'query'}, with the .crc file of each; the next start "
+        "does the batch again"
+    )
 
 
 def test_a_failure_with_a_whole_checkpoint_stays_what_it_is(spark: SparkSession, tmp_path: Path) -> None:
