@@ -101,7 +101,7 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
     found = judge(
         broker, "kills-out", stream.exact(), run_undisturbed(broker, tmp_path / "undisturbed", "kills-in", *flags)
     )
-    assert found["repeated"] == 0
+    assert (found["repeated"], found["in_order"]) == (0, True)
     report(
         "kill -9 of driver and broker, --exactly-once",
         f"all {found['windows']} windows there once, in order, equal to the exact count and to an undisturbed run",
