@@ -16,8 +16,8 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
-	test-cluster lint format bench bench-late bench-exactly-once bench-history bench-sketches bench-soak package \
-	test-platforms up down docker-test clean
+	test-cluster test-matrix lint format bench bench-late bench-exactly-once bench-history bench-sketches bench-soak \
+	package test-platforms up down docker-test pins sbom licences audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,28 @@ $(VENV)/.platforms: $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[platforms]'
 	@touch $@
 
+RELEASE := $(VENV)/.release
+PINS := $(PY) -m uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make pins"
+
+$(RELEASE): $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	@touch $@
+
+pins: $(RELEASE) ## write the pinned and hashed packages of the image to docker/requirements*.txt
+	@$(PINS) --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
+	@$(PINS) --extra tools --output-file docker/requirements-generator.txt
+
+sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)
+	@$(PY) tools/make_sbom.py dist/sbom.json
+
+licences: $(RELEASE) ## list the licences of the Python packages in the image
+	@$(PY) -m piplicenses --format markdown --order name --packages \
+		$$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' docker/requirements.txt)
+
+audit: $(RELEASE) ## ask the Python vulnerability database about the packages in the image
+	@$(PY) -m pip_audit --requirement docker/requirements.txt --disable-pip --no-deps
+
 COMPOSE := docker compose --file docker/compose.yaml --profile monitoring
 
 up: ## Kafka, generated events and the job in Docker, with Prometheus and Grafana (RATE=500 events a second)
@@ -113,6 +135,9 @@ up: ## Kafka, generated events and the job in Docker, with Prometheus and Grafan
 
 down: ## stop them; ARGS=--volumes removes the data and the checkpoint too
 	$(COMPOSE) down $(ARGS)
+
+test-matrix: $(INSTALLED) ## run the tests on Spark 4.2, 4.0 and 3.5 (SPARK="4.0.0 3.5.3", ARGS="-k late")
+	@WORKERS=$(WORKERS) tools/test_matrix.sh $(ARGS)
 
 docker-test: $(INSTALLED) ## build the image and test the job in it, with Docker or with buildah
 	@docker/image.sh build

@@ -15,10 +15,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyspark
+import pytest
 import unique_users
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from datasketches import hll_sketch
 from generate_events import Event, Settings, generate_events
+from pyspark.sql import functions as F
 from uniques.lifecycle import StopSignal
 from uniques.options import cluster_of
 
@@ -31,6 +34,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
+
+# What `--timestamp-guard neighbours` is made of.
+needs_arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="the guard needs Spark 4.1")
+
+needs_state_reader = pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 can't read its state")
 
 
 def read_messages(broker: KafkaBroker, topic: str, isolation: str = "read_uncommitted") -> list[Message]:

@@ -103,10 +103,10 @@ def link_conf() -> None:
     (conf / "spark-env.sh").write_text(
         f'PYSPARK_PYTHON="${{PYSPARK_PYTHON:-{sys.executable}}}"\nSPARK_LOCAL_IP="${{SPARK_LOCAL_IP:-127.0.0.1}}"\n'
     )
-    # pip copies this file to bin/, where it searches from; a link makes it see the pyspark folder it belongs to.
+    # pip's own copy in bin/ asks the first python3 on PATH where its pyspark is.
     finder = Path(sys.executable).parent / "find_spark_home.py"
     finder.unlink(missing_ok=True)
-    finder.symlink_to(os.path.relpath(SPARK_HOME / "find_spark_home.py", finder.parent.resolve()))
+    finder.write_text(f'print("{SPARK_HOME}")\n')
 
 
 def main() -> None:

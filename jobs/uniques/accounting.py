@@ -8,18 +8,22 @@ holds after every batch of a run; `carried` are the events in windows that were 
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
+from uniques.checkpoint import last_batch
 from uniques.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyspark.sql import SparkSession
+
+log = logging.getLogger("uniques")
 
 Observed = Any  # the Row, or the dict, of the observation of `events.observe_events`
 
@@ -29,11 +33,11 @@ def parse_time(text: str | None) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
 
 
-def read_histogram(bins: Any) -> tuple[Counter[int], bool]:
-    """What `histogram_numeric` counted, as x -> number; and whether it is exact (no different x share a bin)."""
+def read_histogram(bins: str | None) -> tuple[Counter[int], bool]:
+    """What `histogram_numeric` counted, JSON, as x -> number; and whether it is exact (no different x share a bin)."""
     counts: Counter[int] = Counter()
     exact = True
-    for bin_ in bins or []:
+    for bin_ in json.loads(bins or "[]"):
         counts[round(bin_["x"])] += round(bin_["y"])
         # Merging equal x leaves fractions of about 1e-8.
         exact = exact and abs(bin_["x"] - round(bin_["x"])) < 1e-3
@@ -101,21 +105,19 @@ class Ledger:
 def resume_ledger(spark: SparkSession, query_location: str) -> Ledger:
     """A ledger that goes on where a checkpoint stands: its open windows, read from Spark's own state.
 
-    A checkpoint with no finished batch gives an empty one.
+    A checkpoint with no finished batch gives an empty one. Spark 3.5 can't read its state: there nothing is carried.
     """
     location = query_location.rstrip("/")
+    last = last_batch(spark, f"{location}/commits")
+    if last < 0:
+        return Ledger()
+    metadata = json.loads(spark.read.text(f"{location}/offsets/{last}").collect()[1].value)
+    watermark = metadata["batchWatermarkMs"] / 1000
+    if spark.version.startswith("3."):
+        log.info("Spark %s can't read its state: windows that an earlier run left open are not carried", spark.version)
+        return Ledger(late_until=watermark)
     # The state reader needs a coordinator that Spark starts when streams are first asked for.
     _ = spark.streams.active
-    try:
-        last = spark.read.format("state-metadata").load(location).agg(F.max("maxBatchId")).collect()[0][0]
-    except Exception as error:
-        # Before the first batch there is no state; the reader has an error class for that, and others for the rest.
-        if "STDS_" not in str(error) and "PATH_NOT_FOUND" not in str(error):
-            raise
-        return Ledger()
-    if last is None or last < 0:
-        return Ledger()
     state = spark.read.format("statestore").option("batchId", last).load(location)
     rows = state.select(F.unix_seconds("key.window.end").alias("end"), F.col("value.count").alias("events")).collect()
-    metadata = json.loads(spark.read.text(f"{location}/offsets/{last}").collect()[1].value)
-    return Ledger({row["end"]: row["events"] for row in rows}, metadata["batchWatermarkMs"] / 1000)
+    return Ledger({row["end"]: row["events"] for row in rows}, watermark)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
+from uniques.checkpoint import is_missing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -63,7 +65,7 @@ def read_staged(spark: SparkSession, location: str) -> DataFrame:
     try:
         return spark.read.schema(STAGED).parquet(staged_location(location)).drop("batch")
     except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
+        if not is_missing(error):
             raise
         return spark.createDataFrame([], STAGED).drop("batch")
 
@@ -107,7 +109,7 @@ class Journal:
         try:
             lines = [row["value"] for row in spark.read.text(self._path).collect()]
         except AnalysisException as error:
-            if error.getCondition() != "PATH_NOT_FOUND":
+            if not is_missing(error):
                 raise
             lines = []
         state: dict[str, Any] = json.loads(lines[0]) if lines else {"pieces": [], "complete": False}

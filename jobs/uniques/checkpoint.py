@@ -35,12 +35,19 @@ def punctuation_location(location: str) -> str:
     return f"{location.rstrip('/')}/punctuation"
 
 
+def is_missing(error: AnalysisException) -> bool:
+    """Whether what was to be read does not exist."""
+    # Spark 3.5 has the older name only.
+    condition = error.getCondition() if hasattr(error, "getCondition") else error.getErrorClass()
+    return condition == "PATH_NOT_FOUND"
+
+
 def read_parameters(spark: SparkSession, location: str) -> dict[str, str] | None:
     """The parameters a checkpoint was made with, or None when it is new."""
     try:
         rows = spark.read.text(f"{location.rstrip('/')}/parameters").select(F.col("value")).collect()
     except AnalysisException as error:
-        if error.getCondition() == "PATH_NOT_FOUND":
+        if is_missing(error):
             return None
         raise UsageError(f"--checkpoint-location {location}: {str(error).splitlines()[0]}") from error
     parameters: dict[str, str] | None = json.loads(rows[0].value) if rows else None
@@ -94,7 +101,7 @@ def keep_text(spark: SparkSession, location: str, name: str, text: str) -> str:
     try:
         rows = spark.read.text(path).collect()
     except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
+        if not is_missing(error):
             raise
         rows = []
     if rows:
@@ -110,7 +117,7 @@ def last_batch(spark: SparkSession, log: str) -> int:
         # Of these files only the names are read: what is in them may be damaged.
         paths = spark.read.text(log).inputFiles()
     except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
+        if not is_missing(error):
             raise
         return -1
     names = [path.rpartition("/")[2] for path in paths]

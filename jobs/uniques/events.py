@@ -79,7 +79,7 @@ def parse_events(
         .when(F.col("ts_read").isNull(), "bad_ts")
         .when(F.col("event.uid").isNull() | (F.col("event.uid") == ""), "missing_uid")
         # The parser puts U+FFFD for bytes that are no UTF-8: in `uid` they would make different users one.
-        .when(F.col("event.uid").contains("\ufffd") & ~F.is_valid_utf8(text), "invalid_utf8")
+        .when(F.col("event.uid").contains("\ufffd") & ~is_valid_utf8(text), "invalid_utf8")
     )
     time = to_timestamp("ts_read", ts_unit)
     if "timestamp" in records.columns and (max_future or max_age):
@@ -115,10 +115,19 @@ def to_timestamp(column: str, ts_unit: str) -> Column:
     return F.expr(f"timestamp_micros(try_multiply({column}, {TS_UNITS['us'] // TS_UNITS[ts_unit]}))")
 
 
+def is_valid_utf8(text: Column) -> Column:
+    """Whether a STRING, which may have been cast from any BINARY, is UTF-8."""
+    if hasattr(F, "is_valid_utf8"):
+        return F.is_valid_utf8(text)
+    # Spark 3.5: there decoding replaces what is no UTF-8, and never raises.
+    value = text.cast("binary")
+    return F.encode(F.decode(value, "UTF-8"), "UTF-8") == value
+
+
 def explain_malformed(text: Column) -> Column:
     """Why a value that is no JSON object is none; evaluated for such values only."""
     is_json = F.from_json(text, "ARRAY<STRING>", STRICT_JSON).isNotNull() | text.rlike(SCALAR)
-    return F.when(~F.is_valid_utf8(text), "invalid_utf8").when(is_json, "not_an_object").otherwise("not_json")
+    return F.when(~is_valid_utf8(text), "invalid_utf8").when(is_json, "not_an_object").otherwise("not_json")
 
 
 def limit_events(parsed: DataFrame, start_time: int | None, end_time: int | None) -> DataFrame:
@@ -144,28 +153,29 @@ def observe_events(
     """Attaches the observation that `accounting` reads; rows and columns of `parse_events` stay as they are.
 
     `read` BIGINT: rows; `last_arrival` BIGINT: latest arrival, unix milliseconds, null without one; `rejected` and
-    `windows` ARRAY<STRUCT<x DOUBLE, y DOUBLE>>: how many rows (y) were rejected for the reason with index x, and how
-    many accepted ones belong to the window that ends at second x. These histograms are exact as long as no more
-    distinct x occur than they have bins (Spark's NumericHistogram merges bins only then). Without `window_seconds`,
+    `windows` STRING, JSON `[{"x":…,"y":…}]` (before Spark 4.1 Python gets no arrays from an observation): how many rows
+    (y) were rejected for the reason with index x, and how many accepted ones belong to the window that ends at second
+    x. These histograms are exact as long as no more distinct x occur than they have bins (Spark's NumericHistogram
+    merges bins only then). Without `window_seconds`,
     where nothing can be late, `windows` is null: a batch of history with a window an event would keep it busy.
 
     The observation is also a barrier: without it Spark pushes the filters that follow below the parse, and parses
     every record twice.
     """
-    code = F.when(
-        F.col("reject_reason").isNotNull(), F.array_position(F.lit(list(REJECT_REASONS)), F.col("reject_reason"))
-    )
-    windows = F.lit(None).cast("array<struct<x: double, y: double>>")
+    # As an expression: Spark 3.5 takes no column as the value to look for.
+    reasons = ", ".join(f"'{reason}'" for reason in REJECT_REASONS)
+    code = F.expr(f"if(reject_reason IS NULL, NULL, array_position(array({reasons}), reject_reason))")
+    windows = F.lit(None).cast("string")
     if window_seconds is not None:
         end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
         # DOUBLE, because for integers Spark cuts the fractions that merging leaves, and is off by one.
-        windows = F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH))
+        windows = F.to_json(F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH)))
     arrival = F.unix_millis("timestamp") if "timestamp" in parsed.columns else F.lit(None).cast("bigint")
     return parsed.observe(
         observation,
         F.max(arrival).alias("last_arrival"),
         F.count(F.lit(1)).alias("read"),
-        F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS))).alias("rejected"),
+        F.to_json(F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS)))).alias("rejected"),
         windows.alias("windows"),
     )
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import unique_users
 from confluent_kafka import Producer
-from support import read_messages
+from support import needs_arrow_udf, read_messages
 from uniques.lifecycle import StopSignal
 from uniques.options import cluster_of
 
@@ -172,6 +172,7 @@ def test_live_all_32_bits(job: Job, partitions: int) -> None:
     assert outcome.windows == predict_windows(events, 4_000, ahead)
 
 
+@needs_arrow_udf
 @pytest.mark.parametrize("partitions", [2])
 def test_history_all_32_bits(job: Job, partitions: int) -> None:
     events = make_stream(rate=50, number=32_000, flips=1, seed=2)
@@ -183,6 +184,7 @@ def test_history_all_32_bits(job: Job, partitions: int) -> None:
     assert outcome.windows == predict_windows(events, 4_000, outcome.rejected)
 
 
+@needs_arrow_udf
 def test_without_the_guard_one_flip_silences_loaded_history(job: Job) -> None:
     events = make_stream(rate=100, number=24_000, flips=0, seed=3)
     one = events[1_000]
@@ -198,6 +200,7 @@ def test_without_the_guard_one_flip_silences_loaded_history(job: Job) -> None:
     assert guarded.windows == predict_windows(events, 4_000, {1_000})
 
 
+@needs_arrow_udf
 def test_sparse_history_with_gaps_loses_no_good_event(job: Job) -> None:
     pauses = (3 * 3600.0, 9 * 3600.0, 86_400.0, 3 * 86_400.0)
     events = make_stream(rate=1 / 60, number=3_000, flips=0, seed=4, pauses=pauses)
@@ -208,6 +211,7 @@ def test_sparse_history_with_gaps_loses_no_good_event(job: Job) -> None:
     assert outcome.windows == predict_windows(events, 500, set())
 
 
+@needs_arrow_udf
 def test_the_guard_may_change_on_a_checkpoint(job: Job, broker: KafkaBroker, new_topic: Callable[..., str]) -> None:
     events = make_stream(rate=10, number=2_000, flips=0, seed=5)
     source, sink = new_topic("in"), new_topic("out")

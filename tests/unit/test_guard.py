@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyspark import cloudpickle
 from pyspark.sql import functions as F
+from support import needs_arrow_udf
 from uniques.guard import find_implausible, guard_events, judge_task
 from uniques.lifecycle import explain_failure
 
@@ -144,6 +145,7 @@ def test_a_task_is_judged_across_its_batches_and_rows_without_a_time_do_not_take
     assert list(judge_task(iter([]), 300)) == []
 
 
+@needs_arrow_udf
 def test_guarding_keeps_rows_and_columns_and_rejects_with_a_reason(spark: SparkSession) -> None:
     rows = [
         (index, datetime.fromtimestamp(ts, timezone.utc), f"u{index}", None)
@@ -165,6 +167,7 @@ def test_guarding_keeps_rows_and_columns_and_rejects_with_a_reason(spark: SparkS
     ]
 
 
+@needs_arrow_udf
 @pytest.mark.parametrize(("max_future", "expected"), [(0, [1]), (600, []), (None, [])])
 def test_what_max_future_allows_is_no_lead(spark: SparkSession, max_future: int | None, expected: list[int]) -> None:
     frame = spark.sql(
@@ -175,6 +178,7 @@ def test_what_max_future_allows_is_no_lead(spark: SparkSession, max_future: int 
     assert [row.offset for row in rejected] == expected
 
 
+@needs_arrow_udf
 def test_a_record_without_an_arrival_time_is_judged_by_its_neighbours(spark: SparkSession) -> None:
     frame = spark.sql(
         f"SELECT timestamp_seconds({T} + id + if(id = 30, 1 << 24, 0)) AS event_time, 'u' AS uid, STRING(NULL) AS"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyspark
 import rollup_users
+from packages import read_packages
 from unique_users import fixed_parameters, make_parser
 from uniques.counts import hll_error
 
@@ -57,10 +58,15 @@ def test_the_make_targets_it_names_exist() -> None:
 
 
 def test_connector_coordinates_agree_everywhere() -> None:
-    packages = (ROOT / "conf" / "packages.txt").read_text().split()
-    kafka, delta = packages
-    assert kafka == f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}"
-    assert kafka in README
+    versions = (ROOT / "conf" / "spark-versions.txt").read_text().splitlines()
+    rows = [row.split() for row in versions if not row.startswith("#")]
     pinned = dict(re.findall(r'"(pyspark|delta-spark)==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
-    assert pinned["pyspark"] == pyspark.__version__
-    assert delta == f"io.delta:delta-spark_{pyspark.__version__.rsplit('.', 1)[0]}_2.13:{pinned['delta-spark']}"
+    kafka, delta = read_packages()
+    assert rows[0] == [pinned["pyspark"], pinned["delta-spark"], kafka, delta]
+    assert kafka in README
+    assert pyspark.__version__ in {row[0] for row in rows}
+    for spark, delta_version, kafka_jar, delta_jar in rows:
+        scala = "2.12" if spark.startswith("3.") else "2.13"
+        assert kafka_jar == f"org.apache.spark:spark-sql-kafka-0-10_{scala}:{spark}"
+        assert f"_{scala}:" in delta_jar
+        assert delta_jar.endswith(f":{delta_version}")
