@@ -46,7 +46,7 @@ def assert_right(stdout: str) -> None:
 def test_the_wheel_holds_the_jobs_and_nothing_of_the_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     roots = {name.split("/")[0] for name in names}
-    assert {"unique_users.py", "uniques"} <= roots
+    assert {"rollup_users.py", "unique_users.py", "uniques"} <= roots
     assert not {"tests", "tools", "benchmarks", "support.py"} & roots
     assert {f"uniques/{path.name}" for path in (ROOT / "jobs" / "uniques").glob("*.py")} <= set(names)
     metadata = next(name for name in names if name.endswith("/METADATA"))

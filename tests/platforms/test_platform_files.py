@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
+import rollup_users
+import unique_users
 import yaml
 from botocore.validate import ParamValidator
 from databricks.bundles.jobs import Job
 from kubeflow_spark_api.models.spark_v1beta2_spark_application import SparkV1beta2SparkApplication
 from support import ROOT
-from unique_users import make_parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,13 +59,15 @@ def find_job_flags() -> dict[str, list[str]]:
     """Where each platform file says what the job gets."""
     step = read_step()
     script = next(index for index, argument in enumerate(step) if argument.endswith("unique_users.py"))
-    (task,) = read_bundle()["resources"]["jobs"]["unique_users"]["tasks"]
+    counting, rollups = read_bundle()["resources"]["jobs"]["unique_users"]["tasks"]
     return {
-        "databricks": task["python_wheel_task"]["parameters"],
+        "databricks": counting["python_wheel_task"]["parameters"],
+        "databricks rollups": rollups["python_wheel_task"]["parameters"],
         "emr-serverless": read_serverless()["jobDriver"]["sparkSubmit"]["entryPointArguments"],
         "emr-step": step[script + 1 :],
         "kubernetes": read_application()["spec"]["arguments"],
         "compose": read_compose()["services"]["unique-users"]["command"][1:],
+        "compose rollups": read_compose()["services"]["rollup-users"]["command"][1:],
     }
 
 
@@ -72,7 +75,9 @@ def find_job_flags() -> dict[str, list[str]]:
 def test_the_job_knows_every_flag_and_value(platform: str) -> None:
     flags = find_job_flags()[platform]
     assert all(flag.startswith("--") for flag in flags)
-    make_parser().parse_args([re.sub(r"\$\{var\.kafka_bootstrap_servers\}", "broker:9092", flag) for flag in flags])
+    parser = rollup_users.make_parser() if "rollups" in platform else unique_users.make_parser()
+    filled = [flag.replace("${var.kafka_bootstrap_servers}", "broker:9092") for flag in flags]
+    parser.parse_args([re.sub(r"\$\{var\.\w+\}", "name", flag) for flag in filled])
     assert any(flag.startswith("--bootstrap-servers=") for flag in flags)
 
 
@@ -140,9 +145,9 @@ def test_databricks_knows_every_field_of_the_job() -> None:
     # Kafka and Delta are built in; setting these breaks a cluster.
     settings = json.dumps(bundle)
     assert not re.search(r"spark\.jars|spark\.sql\.extensions|spark_catalog", settings)
-    (task,) = bundle["resources"]["jobs"]["unique_users"]["tasks"]
     scripts = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2]
-    assert f"{task['python_wheel_task']['entry_point']} = " in scripts
+    for task in bundle["resources"]["jobs"]["unique_users"]["tasks"]:
+        assert f"{task['python_wheel_task']['entry_point']} = " in scripts
 
 
 def test_the_spark_operator_knows_every_field() -> None:
@@ -196,7 +201,7 @@ def test_docker_compose_takes_the_file_with_and_without_the_profile(tmp_path: Pa
     # compose-go reads all services: leave out what the profile would.
     compose = read_compose()
     compose["services"] = {name: service for name, service in compose["services"].items() if "profiles" not in service}
-    assert set(compose["services"]) == {"kafka", "topics", "generator", "unique-users"}
+    assert set(compose["services"]) == {"kafka", "topics", "generator", "unique-users", "rollup-users"}
     (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose))
     without = check_compose(tmp_path / "compose.yaml")
     assert without.returncode == 0, without.stderr
