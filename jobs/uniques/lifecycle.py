@@ -57,6 +57,11 @@ def gateway_of(spark: SparkSession) -> Any | None:
     return getattr(getattr(spark, "_sc", None), "_gateway", None)
 
 
+def is_on_databricks() -> bool:
+    """Whether Databricks runs the session: then the JVM, its signals and its end are shared with other tasks."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
 class ConsoleHandler(logging.Handler):
     """Log lines on the stderr of whoever started the job; stdout stays free for results.
 
@@ -113,7 +118,8 @@ def run_job(
         console.say(f"{name}: error: {error}")
         sys.exit(error.status)
     finally:
-        spark.stop()
+        if not is_on_databricks():
+            spark.stop()
 
 
 def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
@@ -128,7 +134,7 @@ def create_session(app_name: str, state_partitions: int, settings: Mapping[str, 
         # Spark's default is to wait for ever.
         .config("spark.sql.streaming.stopTimeout", f"{STOP_SECONDS}s")
     )
-    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+    if not is_on_databricks():
         for name, value in settings.items():
             builder = builder.config(name, value)
     return builder.getOrCreate()
@@ -156,7 +162,7 @@ class StopSignal:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._requested.set())
         gateway = gateway_of(spark)
-        if gateway is None:
+        if gateway is None or is_on_databricks():
             return
         from pyspark.java_gateway import ensure_callback_server_started
 
