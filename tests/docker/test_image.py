@@ -24,7 +24,7 @@ IMAGE = str(ROOT / "docker" / "image.sh")
 USER = 10001
 
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_the_job_in_it_counts_right_shows_its_health_and_stops_cleanly(
     )
     exact = count_exactly(events)
     try:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 400
         while len(read_records(broker, sink)) < len(exact) and time.monotonic() < deadline and job.poll() is None:
             time.sleep(1)
         health = (ROOT / "docker" / "healthcheck.py").read_text().replace(":9108/", f":{port}/")
@@ -104,7 +104,7 @@ def test_available_now_in_it_ends_with_the_counts(
         *("unique-users", "--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source),
         *("--output-topic", sink, "--trigger", "available-now", "--timestamp-guard", "neighbours"),
     )
-    _, said = job.communicate(timeout=170)
+    _, said = job.communicate(timeout=500)
     assert job.returncode == 0, said
     exact = count_exactly(events)
     assert [key for key, _ in read_records(broker, sink)] == list(exact)
@@ -126,6 +126,6 @@ def test_an_executor_of_kubernetes_starts_and_looks_for_its_driver(checkpoint: P
     }
     given = [f"{name}={value}" for name, value in environment.items()]
     job = start(checkpoint, "env", *given, "/opt/unique-users/entrypoint.sh", "executor")
-    said, errors = job.communicate(timeout=120)
+    said, errors = job.communicate(timeout=300)
     assert job.returncode != 0
     assert "Failed to connect to /127.0.0.1:1" in said + errors
