@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 from collections import defaultdict
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
     from kafka_broker import KafkaBroker
     from pyspark.sql import SparkSession
+    from support import InProcess
 
 START = 1468244340  # 2016-07-11T13:39:00Z
+SQL = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 Minute = tuple[int, list[str]]
 
 
@@ -48,6 +51,11 @@ def make_record(ts: int, users: list[str]) -> bytes:
         "sketch": base64.b64encode(sketch.serialize_updatable()).decode(),
     }
     return json.dumps(value).encode()
+
+
+def utc_of(time: datetime) -> str:
+    """A TIMESTAMP that was collected, which is in this machine's zone."""
+    return utc(int(time.timestamp()))
 
 
 def count_periods(minutes: list[Minute]) -> dict[str, tuple[int, int]]:
@@ -88,6 +96,12 @@ class Rollups:
         parser = rollup_users.make_parser()
         args = parser.parse_args([*self.flags(), *flags])
         rollup_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
+
+    def ask(self, sql: str, args: dict[str, Any]) -> list[Any]:
+        """The rows of a query on the README's tables."""
+        for name in ("minutes", "rollups"):
+            sql = sql.replace(f"`tables/{name}`", f"`{self.tables[self.tables.index(f'--{name}-table') + 1]}`")
+        return self._spark.sql(sql, args).collect()
 
     def read_topic(self) -> dict[str, dict[str, Any]]:
         """Key -> last record, as a compacted topic keeps it."""
@@ -170,6 +184,18 @@ def test_tables_and_topic_follow_the_minutes_whatever_comes_twice(
     assert answer["between"]["rows"] == {"day": 8, "hour": 1, "minute": 10}
     assert abs(answer["in_both"] - len(exact[0] & exact[1])) <= 3 * answer["standard_error_at_most"]
 
+    # The SQL of the README gives the same, and finds the minutes that stand alone.
+    between = {
+        "start": datetime(2016, 7, 11, 13, 50, tzinfo=timezone.utc),
+        "end": datetime(2016, 7, 20, tzinfo=timezone.utc),
+    }
+    row = rollups.ask(SQL[0], between)[0]
+    assert (row.unique_users, row.events) == (answer["between"]["unique_users"], answer["between"]["events"])
+    lonely = [ts for ts, _ in minutes if ts > START + 3600]
+    assert sorted(utc_of(row.window_start) for row in rollups.ask(SQL[1].replace("< 3", "< 51"), {})) == [
+        utc(ts) for ts in lonely
+    ]
+
     rollups.run("--show", "year", "month")
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in shown[1:]] == [["month", "2016-07"], ["month", "2016-08"], ["year", "2016"]]
@@ -183,6 +209,35 @@ def test_tables_and_topic_follow_the_minutes_whatever_comes_twice(
     expected = {key[4:14]: counts for key, counts in local.items() if key.startswith("day")}
     assert {day: events for day, (_, events) in days.items()} == {day: events for day, (_, events) in expected.items()}
     rollups.run("--timezone", "Europe/Zurich")
+
+
+def test_a_repair_by_backfill_brings_late_events_into_every_period(
+    rollups: Rollups, broker: KafkaBroker, new_topic: Callable[..., str], job: InProcess, tmp_path: Path
+) -> None:
+    events = new_topic("in")
+
+    def load(*pairs: tuple[int, str]) -> None:
+        lines = [json.dumps({"ts": START + after, "uid": uid}).encode() for after, uid in pairs]
+        load_lines(lines, broker.bootstrap_servers, events)
+
+    flags = ["--input-topic", events, "--output-topic", rollups.source, "--counter", "hll_sketch", "--sketch"]
+    stream = [*flags, "--checkpoint-location", str(tmp_path / "stream"), "--trigger", "available-now"]
+    load((0, "a"), (61, "b"), (3661, "c"))
+    job.run(*stream)
+    load((1, "late"), (3662, "too late"))
+    job.run(*stream)
+    rollups.run()
+    day = "day 2016-07-11T00:00:00Z"
+    assert (rollups.read_topic()[day]["unique_users"], rollups.read_topic()[day]["events"]) == (3, 3)
+    # Only the first minute is mended.
+    bounds = ["--start-time", utc(START), "--end-time", utc(START + 60)]
+    job.run(*flags, "--backfill", *bounds, "--checkpoint-location", str(tmp_path / "repair"))
+    rollups.run()
+    found = rollups.read_topic()
+    assert (found[day]["unique_users"], found[day]["events"]) == (4, 4)
+    assert found["hour 2016-07-11T13:00:00Z"]["events"] == 3
+    assert found["hour 2016-07-11T14:00:00Z"]["events"] == 1
+    assert found["year 2016-01-01T00:00:00Z"]["unique_users"] == 4
 
 
 KILLS = 20
