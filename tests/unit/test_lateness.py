@@ -26,7 +26,7 @@ def test_an_event_is_behind_when_it_is_older_than_the_latest_by_more_than_the_wa
 
 def test_events_that_do_not_add_up_are_an_error() -> None:
     ledger = Ledger()
-    ledger.add_batch({"read": 3, "rejected": [], "windows": [{"x": 60.0, "y": 3.0}]}, watermark=60)
+    ledger.add_batch({"read": 3, "rejected": "[]", "windows": '[{"x":60.0,"y":3.0}]'}, watermark=60)
     check_sums(ledger, emitted=3, written=3)
     for emitted, written in ((2, 3), (3, 4)):
         with pytest.raises(RuntimeError, match="don't add up"):
