@@ -144,7 +144,9 @@ def read_peak(pid: int) -> tuple[str, float]:
     """A process's name, java or python, and the most memory it had so far, in MB."""
     try:
         lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        return lines["Name"].strip().rstrip("0123456789."), int(lines["VmHWM"].split()[0]) / 1024
+        # A JVM's name in there may be that of one of its threads.
+        name = "python" if lines["Name"].strip().startswith("python") else "java"
+        return name, int(lines["VmHWM"].split()[0]) / 1024
     except (OSError, KeyError):
         return "python", 0.0
 
