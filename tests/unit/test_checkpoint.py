@@ -110,3 +110,13 @@ FULL = (
 def test_why_a_query_failed_is_one_line_with_the_way_out(message: str, status: int, said: str) -> None:
     error = explain_failure(message)
     assert (error.status, str(error)) == (status, f"the query failed: {said}")
+
+
+def test_another_size_of_sketches_is_a_difference_where_there_are_sketches() -> None:
+    def fixed(*flags: str) -> dict[str, str]:
+        return fixed_parameters(make_parser().parse_args(flags))
+
+    for flags in (("--sketch",), ("--counter", "hll_sketch")):
+        differences = compare_parameters(fixed(*flags), fixed(*flags, "--lg-k", "14"), {})
+        assert differences == ["--lg-k 12 (now 14)"]
+    assert compare_parameters(fixed(), fixed("--lg-k", "14"), {}) == []
