@@ -10,6 +10,7 @@ streams: a million events in 17 minutes, and two years of minutes with two event
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import subprocess
@@ -23,6 +24,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 from kafka_broker import KafkaBroker
 from load_events import load_lines
@@ -156,38 +158,28 @@ def measure_disk(folder: Path) -> float:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def read_rows(broker: KafkaBroker, topic: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """(period, start) -> last record of the rollup topic."""
-    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-
+def read_values(broker: KafkaBroker, topic: str) -> Iterator[dict[str, Any]]:
+    """The values of a topic with one partition, in order."""
     consumer = Consumer(
         {"bootstrap.servers": broker.bootstrap_servers, "group.id": "bench", "enable.partition.eof": True}
     )
     consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-    rows = {}
     while (message := consumer.poll(10)) is not None and message.error() is None:
-        value = json.loads(message.value() or b"")
-        rows[value["period"], value["period_start"]] = value
+        yield json.loads(message.value() or b"")
     consumer.close()
-    return rows
+
+
+def read_rows(broker: KafkaBroker, topic: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """(period, start) -> last record of the rollup topic."""
+    return {(value["period"], value["period_start"]): value for value in read_values(broker, topic)}
 
 
 def unite_minutes(broker: KafkaBroker, topic: str) -> tuple[hll_union, int]:
     """The union of the sketches of all minute records, made by the datasketches package, and their number."""
-    import base64
-
-    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-
     union, seen = hll_union(LG_K), set()
-    consumer = Consumer(
-        {"bootstrap.servers": broker.bootstrap_servers, "group.id": "bench", "enable.partition.eof": True}
-    )
-    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-    while (message := consumer.poll(10)) is not None and message.error() is None:
-        value = json.loads(message.value() or b"")
+    for value in read_values(broker, topic):
         union.update(hll_sketch.deserialize(base64.b64decode(value["sketch"])))
         seen.add(value["window_start"])
-    consumer.close()
     return union, len(seen)
 
 

@@ -483,6 +483,19 @@ def work_off(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: St
     log.info("windows are left open: events kept arriving")
 
 
+def make_results(counts: DataFrame, counter: Counter) -> DataFrame:
+    """The final records of a static frame of counts; in one task, for order: results are few."""
+    return make_records(counts, counter, final=True).coalesce(1).sortWithinPartitions("key")
+
+
+def write_results(results: DataFrame, args: argparse.Namespace, cluster: KafkaCluster) -> None:
+    """Writes the records of `make_results` where the flags say."""
+    if args.output == "-":
+        print_values(results, 0)
+    else:
+        write_topic_once(address_records(results, args.output_topic), cluster)
+
+
 def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster) -> Ledger:
     """The same pipeline over files or standard input: no watermark, nothing late, all windows closed."""
     with open_input(args.input) as path:
@@ -492,15 +505,12 @@ def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClu
         judged = judge_events(records, args)
         observed = observe_events(judged, None, observation)
         counts = count_unique_users(accept_events(observed), args.window, args.watermark, counter)
-        # One task at the end, for order: results are few. Kept, because Kafka's sink never reports the observation of
-        # what it writes, and what is counted here is then not counted again.
-        results = make_records(counts, counter, final=True).coalesce(1).sortWithinPartitions("key").persist()
+        # Kept, because Kafka's sink never reports the observation of what it writes, and what is counted here is then
+        # not counted again.
+        results = make_results(counts, counter).persist()
         with explained_failures():
             results.count()
-            if args.output == "-":
-                print_values(results, 0)
-            else:
-                write_topic_once(address_records(results, args.output_topic), cluster)
+            write_results(results, args, cluster)
             if args.rejects_topic:
                 write_topic_once(make_reject_records(reject_events(judged), args.rejects_topic), cluster)
     ledger = Ledger()
@@ -536,11 +546,7 @@ def run_backfill(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCl
 
     def count(events: DataFrame) -> None:
         counts = count_unique_users(events, args.window, args.watermark, counter)
-        results = make_records(counts, counter, final=True).coalesce(1).sortWithinPartitions("key")
-        if args.output == "-":
-            print_values(results, 0)
-        else:
-            write_topic_once(address_records(results, args.output_topic), cluster)
+        write_results(make_results(counts, counter), args, cluster)
 
     with explained_failures():
         count_pieces(spark, location, to_seconds(args.window), count, lambda: stop.requested)
