@@ -16,7 +16,7 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
-	test-cluster test-matrix lint format bench bench-late bench-exactly-once bench-history bench-sketches bench-soak \
+	test-cluster test-matrix lint format bench bench-quick bench-late bench-exactly-once bench-history bench-sketches bench-soak \
 	package test-platforms up down docker-test pins sbom licences audit clean
 
 help: ## show this list
@@ -74,8 +74,11 @@ format: $(INSTALLED) ## let ruff format and fix
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(INSTALLED) ## measure the throughput of the job on an embedded Kafka
-	@PYTHONPATH=tools $(PY) benchmarks/throughput.py $(ARGS)
+bench: $(INSTALLED) ## measure everything and write benchmarks/REPORT.md (ARGS="throughput latency --rounds 5")
+	@PYTHONPATH=tools $(PY) benchmarks/run.py $(ARGS)
+
+bench-quick: $(INSTALLED) ## the same, small and once, into build/bench-quick/
+	@PYTHONPATH=tools $(PY) benchmarks/run.py --quick $(ARGS)
 
 bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves in loss (ARGS="--plot lateness.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/lateness.py $(ARGS)

@@ -1,20 +1,17 @@
-"""How many events a second the job works off, Kafka to Kafka, on this machine: `make bench`.
+"""How many events a second the job works off, Kafka to Kafka, on this machine: `make bench ARGS=throughput`.
 
 Starts an embedded Kafka, loads events of 2 kB, and in every round runs, one after the other: reading alone (Spark's
-Kafka source with the job's fetch settings, values thrown away), the job's own pipeline with each `--rsd`, the same
-without the timestamp guard and the accounting, with `--timestamp-guard neighbours`, and with `--rejects-topic`, all in
-one warm session, so that the ratios hold where absolute figures vary. A run's rate leaves its first batch out.
+Kafka source with the job's fetch settings, values thrown away), the job's own pipeline, the same without the timestamp
+guard and the accounting, with `--timestamp-guard neighbours`, and with `--rejects-topic`, all in one warm session, so
+that the ratios hold where absolute figures vary. A run's rate leaves its first batch out.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import tempfile
 import uuid
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +19,10 @@ from typing import TYPE_CHECKING
 from generate_events import Settings, generate_events
 from kafka_broker import KafkaBroker
 from load_events import load_lines
-from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from report import make_table, save_bars, show_spread
+from rows import alternate, ratios
 from uniques.counts import Counter, count_unique_users, make_records
 from uniques.events import accept_events, observe_events, parse_events, reject_events
 from uniques.guard import guard_events
@@ -32,14 +30,16 @@ from uniques.kafka import KafkaCluster, address_records, make_reject_records, re
 from uniques.progress import count_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
+    from rows import Recorder, Row
 
 READ_ONLY = "read only"
 MAX_FUTURE = "5 seconds"
+RSD = 0.02
 
 
 def measure_rate(query: StreamingQuery) -> float:
@@ -103,28 +103,15 @@ class Bench:
         )
 
 
-def main() -> None:
-    """Runs the benchmark and prints a table."""
-    parser = argparse.ArgumentParser(description="Throughput of the job on an embedded Kafka.")
-    parser.add_argument("--events", type=int, default=1_000_000, help="(default: %(default)s)")
-    parser.add_argument("--partitions", type=int, default=2, help="of the input topic (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="counted; one more warms up (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=250_000, help="events a batch (default: %(default)s)")
-    parser.add_argument("--rsd", type=float, nargs="+", default=[0.02], help="(default: 0.02)")
-    parser.add_argument("--state-partitions", type=int, default=2, help="(default: %(default)s)")
-    args = parser.parse_args()
-    if args.events <= args.batch:
-        parser.error("argument --events: must be more than one batch, because the first one is left out")
-    print(f"machine: {describe_machine()}")
-    print(
-        f"load: {args.events:,} events of 2 kB, {args.partitions} partitions, {args.batch:,} events a batch", flush=True
-    )
+def measure(recorder: Recorder, rounds: int) -> None:
+    """Measures rates of all ways on one topic."""
+    events, batch, partitions = (150_000, 50_000, 2) if recorder.quick else (1_000_000, 250_000, 2)
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        broker.create_topic("in", args.partitions)
+        broker.create_topic("in", partitions)
         broker.create_topic("out")
         broker.create_topic("rejects")
-        events = generate_events(Settings(events=args.events))
-        load_lines((event.line for event in events), broker.bootstrap_servers, "in", progress=True)
+        lines = (event.line for event in generate_events(Settings(events=events)))
+        load_lines(lines, broker.bootstrap_servers, "in", progress=True)
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # which has what the neighbour guard needs
         spark = (
             SparkSession.builder.master("local[2]")
@@ -133,26 +120,33 @@ def main() -> None:
             .config("spark.driver.memory", "6g")
             .getOrCreate()
         )
-        bench = Bench(spark, broker.bootstrap_servers, Path(folder), args.batch, args.state_partitions)
-        ways: dict[str, Callable[[], float]] = {READ_ONLY: bench.read_only}
-        for rsd in args.rsd:
-            ways[f"job, --rsd {rsd:g}"] = partial(bench.job, rsd)
-        ways["job, no guard, no accounting"] = partial(bench.job_without_guard_and_accounting, args.rsd[0])
-        ways["job, neighbours guard"] = partial(bench.job_with_neighbour_guard, args.rsd[0])
-        ways["job, --rejects-topic"] = partial(bench.job_with_rejects_topic, args.rsd[0])
-        rates = defaultdict(list)
-        for round_ in range(args.rounds + 1):
-            for name, way in ways.items():
-                rate = way()
-                print(f"round {round_ or 'warm-up'}: {name}: {rate:,.0f} events/s", file=sys.stderr, flush=True)
-                if round_:
-                    rates[name].append(rate)
+        bench = Bench(spark, broker.bootstrap_servers, Path(folder), batch, state_partitions=2)
+        rates = alternate(
+            {
+                READ_ONLY: bench.read_only,
+                "job": partial(bench.job, RSD),
+                "job, no guard, no accounting": partial(bench.job_without_guard_and_accounting, RSD),
+                "job, neighbours guard": partial(bench.job_with_neighbour_guard, RSD),
+                "job, --rejects-topic": partial(bench.job_with_rejects_topic, RSD),
+            },
+            rounds,
+        )
         spark.stop()
-    print(f"{'':<28} {'events/s: min':>14} {'median':>9} {'max':>9}   of read only")
     for name, values in rates.items():
-        ratio = statistics.median(value / base for value, base in zip(values, rates[READ_ONLY], strict=True))
-        print(f"{name:<28} {min(values):>14,.0f} {statistics.median(values):>9,.0f} {max(values):>9,.0f}   {ratio:.2f}")
+        recorder.add(name, "rate", "events/s", values, events=events, partitions=partitions, batch=batch)
+        recorder.add(name, "ratio", "of read only", ratios(values, rates[READ_ONLY]))
 
 
-if __name__ == "__main__":
-    main()
+def describe(rows: Sequence[Row], plots: Path) -> str:
+    """The chapter of the report."""
+    rates = [row for row in rows if row.metric == "rate"]
+    shares = {row.what: row for row in rows if row.metric == "ratio"}
+    save_bars(rates, plots / "throughput.svg", "The whole job, Kafka to Kafka", "events of 2 kB a second")
+    return (
+        "## The whole job, Kafka to Kafka\n\nEvents of 2 kB, broker on the same cores, all ways in turn on one topic "
+        "in one warm session; a run's first batch is left out.\n\n![Events a second](plots/throughput.svg)\n\n"
+        + make_table(
+            ["", "events/s: median (range)", "of read only"],
+            [[row.what, show_spread(row), show_spread(shares[row.what], 2)] for row in rates],
+        )
+    )
