@@ -63,7 +63,7 @@ test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-faults: $(INSTALLED) ## kill, stop, pause and starve driver, broker, disk and topics; 100 kills (ARGS="--seed 2 --kills 20")
-	@$(PY) -m pytest tests/fault $(ARGS)
+	@$(PY) -m pytest tests/fault -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy, as CI runs them
 	@$(PY) -m ruff check .

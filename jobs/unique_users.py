@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.streaming.listener import StreamingQueryListener
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -121,6 +121,13 @@ def make_parser() -> OneLineParser:
         action="store_true",
         help="count all that the topic, or --input, holds now, in batch and without a watermark, and end; killed, it "
         "goes on where it was (default: run as a stream)",
+    )
+    source.add_argument(
+        "--json-parser",
+        choices=("spark", "arrow"),
+        default="spark",
+        help="spark: from_json; arrow: the same events, faster, decoded in Python; needs msgspec and pyarrow (default: "
+        "%(default)s)",
     )
     judging = parser.add_argument_group("which events count")
     judging.add_argument(
@@ -298,6 +305,8 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
         load_guard()
     if args.metrics_port:
         load_metrics()
+    if args.json_parser == "arrow":
+        load_decoder()
     rights = [(args.input_topic, "READ")] if args.input is None else []
     rights += [(topic_name, "WRITE") for topic_name in (output_topic(args), args.rejects_topic) if topic_name]
     if args.exactly_once:
@@ -327,7 +336,8 @@ def output_topic(args: argparse.Namespace) -> str | None:
 def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
     """Parses records and decides which are events that count, as the flags say; see `events.parse_events`."""
     max_future = None if args.max_future == "off" else args.max_future
-    judged = parse_events(records, max_future, args.max_age, args.ts_unit)
+    decode = load_decoder()(records.sparkSession, args.ts_unit) if args.json_parser == "arrow" else None
+    judged = parse_events(records, max_future, args.max_age, args.ts_unit, decode)
     if args.timestamp_guard == "neighbours":
         judged = load_guard()(judged, to_seconds(max_future) if max_future else None)
     if args.start_time is None and args.end_time is None:
@@ -349,25 +359,44 @@ def read_events(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClu
     return read_topic(spark, cluster, args.input_topic, args.starting_offsets, args.max_offsets_per_trigger, from_time)
 
 
-def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractContextManager[StreamingQueryListener]]:
-    """`metrics.serve_metrics`; raises UsageError, one line, when what it needs is not installed on the driver."""
+@contextmanager
+def needed_packages(flag: str) -> Iterator[None]:
+    """Raises UsageError, one line, when what is imported inside is not installed on the driver."""
     try:
-        from uniques.metrics import serve_metrics
+        yield
     except ModuleNotFoundError as error:
-        raise UsageError(f"--metrics-port needs the Python package {error.name}: pip install {error.name}") from error
+        raise UsageError(f"{flag} needs the Python package {error.name}: pip install {error.name}") from error
+
+
+def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractContextManager[StreamingQueryListener]]:
+    """`metrics.serve_metrics`; raises UsageError, one line, when what it needs is missing."""
+    with needed_packages("--metrics-port"):
+        from uniques.metrics import serve_metrics
     return serve_metrics
 
 
 def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
-    """`guard.guard_events`; raises UsageError, one line, when what it needs is not installed on the driver."""
+    """`guard.guard_events`; raises UsageError, one line, when what it needs is missing."""
     flag = "--timestamp-guard neighbours"
+    check_arrow_functions(flag)
+    with needed_packages(flag):
+        from uniques.guard import guard_events
+    return guard_events
+
+
+def load_decoder() -> Callable[[SparkSession, str], Callable[[Column], Column]]:
+    """`decode.send_decoder`; raises UsageError, one line, when what it needs is missing."""
+    flag = "--json-parser arrow"
+    check_arrow_functions(flag)
+    with needed_packages(flag):
+        from uniques.decode import send_decoder
+    return send_decoder
+
+
+def check_arrow_functions(flag: str) -> None:
+    """Raises UsageError, one line, when this Spark has no Arrow functions."""
     if not hasattr(functions, "arrow_udf"):
         raise UsageError(f"{flag} needs Spark 4.1 or newer")
-    try:
-        from uniques.guard import guard_events
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{flag} needs the Python package {error.name}: pip install {error.name}") from error
-    return guard_events
 
 
 def fixed_parameters(args: argparse.Namespace) -> dict[str, str]:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 
-# What `--timestamp-guard neighbours` is made of.
-needs_arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="the guard needs Spark 4.1")
+# What `--timestamp-guard neighbours` and `--json-parser arrow` are made of.
+needs_arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Arrow functions need Spark 4.1")
 
 needs_state_reader = pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 can't read its state")
 

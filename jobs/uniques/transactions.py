@@ -166,7 +166,8 @@ class TransactionalWriter:
             self._producer.commitTransaction()
         except Py4JError as error:
             self.failure = self._explain(error)
-            raise self.failure from error
+            # Without the cause: Spark logs what is raised here, and the line says all of it.
+            raise self.failure from None
         self._done = done
         self._committed_at = time.monotonic()
 

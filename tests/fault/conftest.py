@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-REPORT = pytest.StashKey[list[dict[str, Any]]]()
+PROPERTY = "fault"
+LONGEST = "kills_of_driver_and_broker"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,26 +56,28 @@ def setting(broker: KafkaBroker, tmp_path: Path, seed: int) -> Iterator[Callable
 def report(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Says what a fault did: `report("what happened", figure=1)`."""
     started = time.monotonic()
-    rows = request.config.stash.setdefault(REPORT, [])
 
     def add(fault: str, outcome: str, **figures: Any) -> None:
-        rows.append({"fault": fault, "outcome": outcome, **figures, "seconds": round(time.monotonic() - started)})
+        row = {"fault": fault, "outcome": outcome, **figures, "seconds": round(time.monotonic() - started)}
+        # These travel from the processes that run tests to the one that reports.
+        request.node.user_properties.append((PROPERTY, row))
 
     return add
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    rows = session.config.stash.get(REPORT, [])
-    if rows:
-        seed = session.config.getoption("--seed")
-        write_json(ROOT / "build" / "faults.json", {"machine": describe_machine(), "seed": seed, "faults": rows})
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest test first: another process works off the others meanwhile."""
+    items.sort(key=lambda item: LONGEST not in item.name)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(REPORT, [])
+    reports = terminalreporter.stats.get("passed", [])
+    rows = [row for found in reports for name, row in found.user_properties if name == PROPERTY]
     if not rows:
         return
-    lines = [f"machine: {describe_machine()}", f"seed: {config.getoption('--seed')}"]
+    seed = config.getoption("--seed")
+    write_json(ROOT / "build" / "faults.json", {"machine": describe_machine(), "seed": seed, "faults": rows})
+    lines = [f"machine: {describe_machine()}", f"seed: {seed}"]
     for row in rows:
         figures = {name: value for name, value in row.items() if name not in ("fault", "outcome", "seconds")}
         lines += [f"{row['fault']} ({row['seconds']} s)", f"    {row['outcome']}"]

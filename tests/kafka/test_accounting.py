@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow
 import pytest
 from load_events import load_lines
 from pyspark.sql import functions
@@ -18,6 +20,7 @@ from support import (
     InProcess,
     count_exactly,
     make_events,
+    needs_arrow_udf,
     needs_state_reader,
     plain_environment,
     read_headers,
@@ -29,7 +32,6 @@ from uniques.lifecycle import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from generate_events import Event
     from kafka_broker import KafkaBroker
@@ -62,9 +64,12 @@ def account(events: Sequence[Event], batch: int) -> tuple[Counter[str], Counter[
     return totals, windows
 
 
-@pytest.mark.parametrize("mode", ["append", "update"])
+@pytest.mark.parametrize(
+    ("mode", "parser"),
+    [("append", "spark"), pytest.param("append", "arrow", marks=needs_arrow_udf), ("update", "spark")],
+)
 def test_every_event_is_counted_rejected_or_late(
-    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: str
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: str, parser: str
 ) -> None:
     # Five minutes, a part of them unreadable, a part two minutes late.
     events = make_events(events=3_000, rate=10, malformed=0.05, late=0.05, late_by=120)
@@ -73,7 +78,7 @@ def test_every_event_is_counted_rejected_or_late(
     summary = tmp_path / "summary.json"
     flags = ["--input-topic", source, "--output-topic", sink, "--rejects-topic", rejects, "--output-mode", mode]
     flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--trigger", "available-now"]
-    flags += ["--max-offsets-per-trigger", str(BATCH), "--summary", str(summary)]
+    flags += ["--max-offsets-per-trigger", str(BATCH), "--summary", str(summary), "--json-parser", parser]
     job.run(*flags)
 
     totals, windows = account(events, BATCH)
@@ -287,3 +292,31 @@ def test_a_package_that_executors_lack_is_named_in_one_line(
         JobError, match=r"^the query failed: executors lack the Python package numpy, which a flag needs[^\n]*$"
     ):
         job.run("--input", str(lines), "--output", "-", "--timestamp-guard", "neighbours")
+
+
+@needs_arrow_udf
+@pytest.mark.parametrize("guard", ["arrival", "neighbours"])
+def test_executors_without_msgspec_get_that_of_the_driver(
+    job: InProcess,
+    broker: KafkaBroker,
+    new_topic: Callable[..., str],
+    spark: SparkSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    guard: str,
+) -> None:
+    installed, site = Path(pyarrow.__file__).parents[1], tmp_path / "site"
+    site.mkdir()
+    for package in ("pyarrow", "numpy", "numpy.libs"):
+        (site / package).symlink_to(installed / package)
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
+    events = make_events(events=2_000, rate=20)
+    source, sink = new_topic("in"), new_topic("out")
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    flags = ["--input-topic", source, "--output-topic", sink, "--trigger", "available-now", "--json-parser", "arrow"]
+    job.run(*flags, "--timestamp-guard", guard, "--checkpoint-location", str(tmp_path / "checkpoint"))
+    found = {key: value["events"] for key, value in read_records(broker, sink)}
+    assert found == {start: number for start, (_, number) in count_exactly(events).items()}

@@ -224,12 +224,18 @@ def test_the_guard_may_change_on_a_checkpoint(job: Job, broker: KafkaBroker, new
     assert windows == {start: expected[start] for start in sorted(expected)[:-1]}
 
 
-@pytest.mark.parametrize("package", ["numpy", "pyarrow"])
-def test_a_missing_package_is_named_in_one_line(package: str) -> None:
-    code = (
-        f"import sys; sys.modules['{package}'] = None\n"
-        "import unique_users; unique_users.main(['--timestamp-guard', 'neighbours'])"
-    )
+@needs_arrow_udf
+@pytest.mark.parametrize(
+    ("flag", "value", "package"),
+    [
+        ("--timestamp-guard", "neighbours", "numpy"),
+        ("--timestamp-guard", "neighbours", "pyarrow"),
+        ("--json-parser", "arrow", "msgspec"),
+        ("--json-parser", "arrow", "pyarrow"),
+    ],
+)
+def test_a_missing_package_is_named_in_one_line(flag: str, value: str, package: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None\nimport unique_users; unique_users.main(['{flag}', '{value}'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -239,7 +245,5 @@ def test_a_missing_package_is_named_in_one_line(package: str) -> None:
     )
     assert done.returncode == 2, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("unique_users:")]
-    assert said == [
-        f"unique_users: error: --timestamp-guard neighbours needs the Python package {package}: pip install {package}"
-    ]
+    assert said == [f"unique_users: error: {flag} {value} needs the Python package {package}: pip install {package}"]
     assert "Traceback" not in done.stderr

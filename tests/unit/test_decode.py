@@ -1,0 +1,171 @@
+"""The fast parser: what it decides itself, and that it never decides otherwise than Spark's."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pytest
+from chispa import assert_df_equality
+from generate_events import Settings, generate_events
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark import cloudpickle
+from support import needs_arrow_udf
+from uniques.decode import decode_batch, decode_events, make_decoder
+from uniques.events import MAX_LONG, parse_events
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+T = 1468244384
+DECIDED = {
+    b'{"ts":1468244384,"uid":"a"}': (T, "a"),
+    b' { "uid" : "a" , "n" : {"ts":1} , "ts" : "1468244384" } ': (T, "a"),
+    b'{"ts":"0001468244384","uid":"a"}': (T, "a"),
+    b'{"ts":0,"uid":"\\u0061"}': (0, "a"),
+    b'{"ts":1,"uid":"b","uid":"a","ts":2}': (2, "a"),
+    b'{"\\u0074s":5,"uid":"a"}': (5, "a"),
+    b'{"ts":5,"uid":"a","x":"\xff"}': (5, "a"),
+}
+LEFT_TO_SPARK = [
+    None,
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'{"ts":1}',
+    b'{"uid":"a"}',
+    b'{"ts":null,"uid":"a"}',
+    b'{"ts":1,"uid":""}',
+    b'{"ts":1,"uid":7}',
+    b'{"ts":-1,"uid":"a"}',
+    b'{"ts":" 1 ","uid":"a"}',
+    b'{"ts":"+1","uid":"a"}',
+    b'{"ts":"1_0","uid":"a"}',
+    b'{"ts":"\xd9\xa1","uid":"a"}',
+    b'{"ts":1.0,"uid":"a"}',
+    b'{"ts":1e3,"uid":"a"}',
+    b'{"ts":true,"uid":"a"}',
+    b'{"ts":253402300800,"uid":"a"}',
+    b'{"ts":"253402300800","uid":"a"}',
+    b'{"ts":99999999999999999999,"uid":"a"}',
+    b'{"ts":"' + b"1" * 5000 + b'","uid":"a"}',
+    b'{"ts":1,"uid":"\xff"}',
+    b'{"ts":1,"uid":"\xef\xbf\xbd"}',
+    b'{"ts":1,"uid":"\\ud800"}',
+    b'{"ts":1,"uid":"a"} x',
+    b'{"ts":1,"uid":"a","x":01}',
+    b'{"ts":1,"uid":"a","x":' + b"[" * 5000 + b"]" * 5000 + b"}",
+]
+LARGEST = 253_402_300_799
+
+
+def decode(values: list[bytes | None], largest: int = LARGEST) -> list[tuple[int, str] | None]:
+    decoded = decode_batch(pa.array(values, pa.binary()), make_decoder(), largest).to_pylist()
+    return [(row["ts"], row["uid"]) if row else None for row in decoded]
+
+
+def test_ordinary_events_are_decided() -> None:
+    assert decode(list(DECIDED)) == list(DECIDED.values())
+
+
+@pytest.mark.parametrize("value", LEFT_TO_SPARK, ids=lambda value: str(value)[:40])
+def test_whatever_else_there_is_is_left_to_sparks_parser(value: bytes | None) -> None:
+    assert decode([value]) == [None]
+
+
+def test_one_record_that_is_no_event_changes_nothing_for_its_neighbours() -> None:
+    good = b'{"ts":1468244384,"uid":"a"}'
+    for value in LEFT_TO_SPARK:
+        assert decode([good, value, good]) == [(T, "a"), None, (T, "a")]
+
+
+def test_the_largest_time_of_a_unit_is_a_time() -> None:
+    assert decode([b'{"ts":%d,"uid":"a"}' % MAX_LONG], MAX_LONG) == [(MAX_LONG, "a")]
+    assert decode([b'{"ts":"%d","uid":"a"}' % (MAX_LONG + 1)], MAX_LONG) == [None]
+
+
+def test_an_empty_batch_is_one() -> None:
+    assert decode([]) == []
+
+
+def assert_parsers_agree(spark: SparkSession, values: list[bytes]) -> None:
+    frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
+    assert_df_equality(parse_events(frame, decode=decode_events()), parse_events(frame), ignore_nullable=True)
+
+
+SEEDS = [
+    b'{"ts":1468244384,"uid":"a","x":[1,-2.5e3,true,null,{"ts":1,"uid":"b"}]}',
+    b'{"uid":"\xc3\xa9\\u00e9\\ud83d\\ude00","ts":"1468244384","s":"\\"\\\\\\/\\b\\n{}","ts":7}',
+]
+# What JSON is made of, and what breaks it.
+PIECES = [
+    *(bytes([byte]) for byte in b"{}[]\",:\\/0123456789-+.eEutrnbf \t\r\n\x00\x01\x0b\x7f\x80\xc0\xed\xff'#*"),
+    *(
+        b"true",
+        b"null",
+        b"NaN",
+        b"Infinity",
+        b"\\u",
+        b"\\ud800",
+        b"\\udc00",
+        b"00",
+        b"1e400",
+        b'"ts":',
+        b'"uid":',
+        b"//",
+    ),
+    *(b"\xef\xbf\xbd", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc2\x85", b"\xe2\x80\xa8", b"/**/", b"9" * 19, b"'a'"),
+]
+
+
+def damage_events(seed: int, number: int) -> list[bytes]:
+    """Events with one to three places changed, cut or put in, seeded."""
+    random_ = random.Random(seed)
+    damaged = []
+    for _ in range(number):
+        event = bytearray(random_.choice(SEEDS))
+        for _ in range(random_.randint(1, 3)):
+            place = random_.randrange(len(event) + 1)
+            cut = random_.choice((0, 0, 1, 1, 2, 8))
+            event[place : place + cut] = random_.choice((b"", *PIECES))
+        damaged.append(bytes(event))
+    return damaged
+
+
+@needs_arrow_udf
+def test_both_parsers_say_the_same_of_damaged_events(spark: SparkSession) -> None:
+    assert_parsers_agree(spark, damage_events(seed=1, number=5_000))
+
+
+@needs_arrow_udf
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.lists(st.integers(0, 2**32), min_size=50, max_size=50))
+def test_both_parsers_say_the_same_whatever_is_damaged(spark: SparkSession, seeds: list[int]) -> None:
+    assert_parsers_agree(spark, [event for seed in seeds for event in damage_events(seed, 10)])
+
+
+def test_generated_events_need_no_other_parser() -> None:
+    events = list(generate_events(Settings(events=500)))
+    assert decode([event.line for event in events]) == [(event.ts, event.uid) for event in events]
+
+
+@needs_arrow_udf
+def test_text_is_parsed_as_bytes_are(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([('{"ts":1468244384,"uid":"a"}',), ("x",), (None,)], "value STRING")
+    assert_df_equality(parse_events(frame, decode=decode_events()), parse_events(frame), ignore_nullable=True)
+
+
+def test_executors_need_pyarrow_and_msgspec_but_not_this_package() -> None:
+    sent = cloudpickle.dumps(lambda values: decode_batch(values, make_decoder(), 9))  # type: ignore[no-untyped-call]
+    code = (
+        "import sys, pickle; sys.modules['uniques'] = None\n"
+        "decode = pickle.loads(sys.stdin.buffer.read())\n"
+        'import pyarrow as pa; print(decode(pa.array([b\'{"ts":3,"uid":"a"}\', b\'x\'])).to_pylist())'
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=False)
+    assert done.stdout == b"[{'ts': 3, 'uid': 'a'}, None]\n", done.stderr.decode()
