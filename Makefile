@@ -118,7 +118,7 @@ $(RELEASE): $(INSTALLED)
 	@touch $@
 
 pins: $(RELEASE) ## write the pinned and hashed packages of the image to docker/requirements*.txt
-	@$(PINS) --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
+	@$(PINS) --extra fast --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
 	@$(PINS) --extra tools --output-file docker/requirements-generator.txt
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,16 @@ def is_on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+class JsonFormatter(logging.Formatter):
+    """Log records as Spark's structured logging writes them: `ts`, `level`, `msg`, `logger`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON."""
+        moment = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+        fields = {"ts": moment.replace("+00:00", "Z"), "level": record.levelname, "msg": record.getMessage()}
+        return json.dumps({**fields, "logger": record.name})
+
+
 class ConsoleHandler(logging.Handler):
     """Log lines on the stderr of whoever started the job; stdout stays free for results.
 
@@ -71,16 +83,26 @@ class ConsoleHandler(logging.Handler):
     def __init__(self, name: str) -> None:
         """Writes to Python's stderr until `attach` is called."""
         super().__init__()
+        self._job = name
         formatter = logging.Formatter(f"%(asctime)s {name}: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
         self._stderr: Any = None
 
     def attach(self, spark: SparkSession) -> None:
-        """Switches to the stderr of spark-submit when that is what started Python."""
+        """Switches to the stderr of spark-submit when that is what started Python, and to JSON when Spark logs it."""
+        if spark.conf.get("spark.log.structuredLogging.enabled", "false") == "true":
+            self.setFormatter(JsonFormatter())
         gateway = gateway_of(spark)
         if gateway is not None and "PYSPARK_GATEWAY_PORT" in os.environ:
             self._stderr = gateway.jvm.java.lang.System.err
+
+    def complain(self, error: JobError) -> None:
+        """Says why the job ends: a line for a person, or a log record where those are JSON."""
+        if isinstance(self.formatter, JsonFormatter):
+            log.error("%s", error)
+        else:
+            self.say(f"{self._job}: error: {error}")
 
     def say(self, line: str) -> None:
         """Writes one line as it is."""
@@ -115,7 +137,7 @@ def run_job(
     try:
         job(spark, stop)
     except JobError as error:
-        console.say(f"{name}: error: {error}")
+        console.complain(error)
         sys.exit(error.status)
     finally:
         if not is_on_databricks():

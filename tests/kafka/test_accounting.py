@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
+import pyspark
 import pytest
 from load_events import load_lines
 from pyspark.sql import functions
@@ -292,6 +293,43 @@ def test_a_package_that_executors_lack_is_named_in_one_line(
         JobError, match=r"^the query failed: executors lack the Python package numpy, which a flag needs[^\n]*$"
     ):
         job.run("--input", str(lines), "--output", "-", "--timestamp-guard", "neighbours")
+
+
+@pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 logs no JSON")
+@pytest.mark.parametrize("there", [True, False])
+def test_all_log_lines_are_json_where_spark_is_told_so(tmp_path: Path, there: bool) -> None:
+    lines = tmp_path / "events.jsonl"
+    if there:
+        lines.write_bytes(b'{"ts":1468244384,"uid":"a"}\nx\n')
+    layouts = f"{ROOT}/conf/log4j2.properties,{ROOT}/conf/log4j2-json.properties"
+    command = [
+        str(SPARK_SUBMIT),
+        "--conf",
+        "spark.ui.enabled=false",
+        "--conf",
+        "spark.log.structuredLogging.enabled=true",
+    ]
+    command += ["--conf", f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={layouts}"]
+    # Deprecated, which Spark itself says in its log.
+    command += ["--conf", "spark.kryoserializer.buffer.mb=1", str(ROOT / "jobs" / "unique_users.py")]
+    done = subprocess.run(
+        [*command, "--input", str(lines), "--output", "-"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=plain_environment(),
+    )
+    said = [json.loads(line) for line in done.stderr.splitlines() if "incubator" not in line]
+    assert {record["level"] for record in said if record["logger"] != "uniques"} == {"WARN"}
+    assert "kryoserializer" in said[0]["msg"]
+    [own] = [record for record in said if record["logger"] == "uniques"]
+    if there:
+        assert (done.returncode, own["level"]) == (0, "INFO")
+        assert json.loads(own["msg"].removeprefix("summary: "))["rejected_by_reason"] == {"not_json": 1}
+        assert json.loads(done.stdout)["unique_users"] == 1
+    else:
+        assert (done.returncode, own["level"]) == (2, "ERROR")
+        assert own["msg"].startswith(f"--input {lines}: ")
 
 
 @needs_arrow_udf
