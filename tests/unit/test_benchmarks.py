@@ -114,4 +114,8 @@ def test_counters_make_a_chapter(tmp_path: Path) -> None:
     assert "1 of 3 counters break their promise: bad." in chapter
     assert "| bad | 1.00% | 5.00% | 5.0 | 0% / 0% / 0% | 100 | **BROKEN** |" in chapter
     assert "| good | 1.00% | 1.00% | 1.0 | 100% / 100% / 100% | 100 | kept |" in chapter
-    assert {path.name for path in tmp_path.glob("*.svg")} == {"counters.svg", "counters_speed.svg"}
+    assert {path.name for path in tmp_path.glob("*.svg")} == {
+        "counters.svg",
+        "counters_python.svg",
+        "counters_spark.svg",
+    }
