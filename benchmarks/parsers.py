@@ -8,6 +8,7 @@ each way must find the same two fields in every event.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -183,8 +184,12 @@ def measure_spark(recorder: Recorder, rounds: int, events: int) -> None:
     spark.conf.set(BATCH_SETTING, RECORDS_A_BATCH)
     generated = list(generate_events(Settings(events=events)))
     expected = spark.createDataFrame([(str(event.ts), event.uid) for event in generated], "ts STRING, uid STRING")
-    lines = spark.sparkContext.parallelize([(event.line,) for event in generated], 2 * CORES)
-    values = spark.createDataFrame(lines, "value BINARY").persist()
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        file.writelines(event.line + b"\n" for event in generated)
+        file.flush()
+        lines = spark.read.text(file.name).select(F.col("value").cast("binary"))
+        values = lines.repartition(2 * CORES).persist()
+        values.count()
     wanted = digest(expected)
     ways = make_ways(values)
     for name, frame in ways.items():
