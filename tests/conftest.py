@@ -12,12 +12,14 @@ import pytest
 from kafka_broker import KafkaBroker
 from pyspark.sql import SparkSession
 from rollup_users import DELTA_SETTINGS
-from support import InProcess
+from support import QUICK_START, InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.update(SPARK_SUBMIT_OPTS=QUICK_START, KAFKA_OPTS=QUICK_START)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 
+# For JVMs that live for seconds: compiling for the long run takes nearly half of their time.
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 # What `--timestamp-guard neighbours` and `--json-parser arrow` are made of.
 needs_arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Arrow functions need Spark 4.1")
 
@@ -150,7 +153,8 @@ class InProcess:
 
 def plain_environment() -> dict[str, str]:
     """The environment without what the tests' own session set."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK"))}
+    return {**kept, "SPARK_SUBMIT_OPTS": QUICK_START}
 
 
 @contextmanager

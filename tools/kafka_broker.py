@@ -209,7 +209,9 @@ class KafkaBroker:
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
         ]
-        return ["java", *options, *logging, "-cp", classes]
+        # As Kafka's own scripts take them.
+        wanted = os.environ.get("KAFKA_OPTS", "").split()
+        return ["java", *options, *wanted, *logging, "-cp", classes]
 
     def _format(self, settings: Path) -> None:
         # The first byte is fixed: an id that begins with "-" would be taken for a flag.
