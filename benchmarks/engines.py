@@ -119,12 +119,12 @@ FEATURES = (
         "from its checkpoint",
         "no: starts over, and writes all again",
         "from its changelog topic",
-        "from a checkpoint that has to be named",
+        "from a checkpoint on disk that has to be named",
         "from its changelog topic",
     ),
     (
         "late events",
-        "dropped, counted by reason",
+        "dropped, counted",
         "dropped in silence",
         "dropped, a warning each",
         "dropped, counted in a metric",
@@ -174,8 +174,8 @@ METHOD = (
     "between a run on {small} events and one on all: events more over seconds more; so start-up falls out, and is "
     "the time of the small run, to its last result. The job runs with `--trigger available-now`. Every JVM has a "
     "heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later events come: the last one "
-    "of the topic is not judged. They also have one clock for all partitions, where the other three have one for "
-    "each: of a backlog, what is read from the partition behind may come too late for them."
+    "of the topic is not judged. They also have one clock for all partitions: of a backlog, what is read from the "
+    "partition behind may come too late for them, which does not happen to the others."
 )
 COLUMNS = (
     "Memory: the highest sum over the processes of an engine (PSS). Lines: without blank ones and comments; the "

@@ -43,7 +43,7 @@ public final class UniqueUsers {
         public String uid;
     }
 
-    /** Passes on the user, at the event's time; drops what does not count. */
+    /** Passes on the user as the key, at the event's time; drops what does not count. */
     static final class Parse extends ContextualProcessor<byte[], byte[], String, String> {
         private final ObjectReader reader = new ObjectMapper().readerFor(Event.class);
 
@@ -55,7 +55,7 @@ public final class UniqueUsers {
                 long time = event == null ? -1 : Math.multiplyExact(Long.parseLong(event.ts), 1_000L);
                 boolean counts = time >= 0 && time <= record.timestamp() + MAX_FUTURE_MS;
                 if (counts && event.uid != null && !event.uid.isEmpty()) {
-                    context().forward(new Record<>(null, event.uid, time));
+                    context().forward(new Record<>(event.uid, "", time));
                 }
             } catch (IOException | ArithmeticException | NumberFormatException malformed) {
                 // Skipped.
@@ -83,7 +83,7 @@ public final class UniqueUsers {
             if (closesAt(start) > context().currentStreamTimeMs()) {
                 Long before = events.get(start);
                 events.put(start, before == null ? 1 : before + 1);
-                seen.putIfAbsent(start + "|" + record.value(), record.timestamp());
+                seen.putIfAbsent(start + "|" + record.key(), record.timestamp());
             }
             if (context().currentStreamTimeMs() >= nextClose) {
                 closeWindows(context().currentStreamTimeMs());
