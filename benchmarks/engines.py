@@ -126,7 +126,7 @@ FEATURES = (
         "late events",
         "dropped, counted",
         "dropped in silence",
-        "dropped, a warning each",
+        "dropped, a warning or a callback each",
         "dropped, counted in a metric",
         "dropped in silence",
     ),
