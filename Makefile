@@ -16,7 +16,7 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
-	test-cluster test-matrix lint format bench bench-quick bench-late bench-exactly-once bench-history bench-sketches bench-soak \
+	test-cluster test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
 	package test-platforms up down docker-test pins sbom licences audit clean
 
 help: ## show this list
@@ -91,9 +91,6 @@ test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, r
 
 test-cluster: $(INSTALLED) ## test a Spark standalone cluster that loses a worker, and how the job ends when it is told to or killed
 	@$(PY) -m pytest tests/cluster $(ARGS)
-
-bench-exactly-once: $(INSTALLED) ## measure what --exactly-once costs in delay (ARGS="--rounds 1")
-	@PYTHONPATH=tools $(PY) benchmarks/exactly_once.py $(ARGS)
 
 bench-soak: $(INSTALLED) ## 20 minutes at the highest steady rate: memory, state, checkpoint (ARGS="--minutes 5 --plot soak.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/soak.py $(ARGS)

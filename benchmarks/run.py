@@ -16,7 +16,17 @@ from report import write_report
 from rows import RESULTS, Recorder, read_rows, say
 
 # In the order of the report.
-QUESTIONS = ("clients", "parsers", "counters", "throughput", "engines")
+QUESTIONS = (
+    "clients",
+    "parsers",
+    "counters",
+    "throughput",
+    "engines",
+    "latency",
+    "scaling",
+    "settings",
+    "recovery",
+)
 QUICK_FOLDER = Path("build/bench-quick")
 
 
