@@ -24,7 +24,6 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from report import COLOURS, make_table, save_plot, show_spread, start_plot
 from rows import alternate, ratios, say
-from throughput import RSD
 from uniques.lifecycle import StopSignal
 from uniques.options import cluster_of
 from workers import SparkWorker, run_job
@@ -101,7 +100,7 @@ def measure(recorder: Recorder, rounds: int) -> None:
             workers = {1: one, 2: two}
             ways = {
                 f"{family} {line}".strip(): partial(
-                    workers[load.cores].call, run_job, broker.bootstrap_servers, folder, load.topic, batch, RSD
+                    workers[load.cores].call, run_job, broker.bootstrap_servers, folder, load.topic, batch
                 )
                 for (family, line), load in loads.items()
             }

@@ -21,7 +21,7 @@ from load_events import load_lines
 from pyspark.sql import SparkSession
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
-from throughput import RSD
+from uniques.counts import DEFAULT_COUNTER
 from uniques.progress import count_records
 from workers import SparkWorker, TopicBench
 
@@ -109,7 +109,7 @@ def run_setting(servers: str, folder: str, batch: int, counted_events: int, sett
     spark.conf.set(CHANGELOG, "true")  # RocksDB's faster way to commit
     bench = SettingsBench(servers, Path(folder), "in", setting.batch or batch, setting.state_partitions, setting.fetch)
     bench.batches, bench.counted_events = [], counted_events
-    rate = bench.job(RSD)
+    rate = bench.job(DEFAULT_COUNTER)
     return rate, statistics.median(seconds for _, seconds in bench.batches)
 
 

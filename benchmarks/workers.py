@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pyspark.sql import SparkSession
 from throughput import Bench
+from uniques.counts import DEFAULT_COUNTER
 from uniques.kafka import KafkaCluster, read_topic
 
 if TYPE_CHECKING:
@@ -84,6 +85,6 @@ class TopicBench(Bench):
         return read_topic(self._spark, self._cluster, self._topic, "earliest", self._batch)
 
 
-def run_job(servers: str, folder: str, topic: str, batch: int, rsd: float) -> float:
+def run_job(servers: str, folder: str, topic: str, batch: int) -> float:
     """Events a second of the job's pipeline on a topic, in this process's session."""
-    return TopicBench(servers, Path(folder), topic, batch).job(rsd)
+    return TopicBench(servers, Path(folder), topic, batch).job(DEFAULT_COUNTER)
