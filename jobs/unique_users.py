@@ -126,8 +126,7 @@ def make_parser() -> OneLineParser:
         "--json-parser",
         choices=("spark", "arrow"),
         default="spark",
-        help="spark: from_json; arrow: the same events, faster, decoded in Python; needs msgspec and pyarrow (default: "
-        "%(default)s)",
+        help="spark: from_json; arrow: the same events, decoded in Python by msgspec (default: %(default)s)",
     )
     judging = parser.add_argument_group("which events count")
     judging.add_argument(
@@ -295,11 +294,17 @@ def check_flags(args: argparse.Namespace) -> None:
         raise UsageError("--output-mode update is for a stream: --backfill writes one final record a window")
     if args.backfill and args.exactly_once:
         raise UsageError("--exactly-once is for a stream: --backfill may write a record again, equal under its key")
+    if args.exactly_once and (args.input is not None or args.output == "-"):
+        raise UsageError("--exactly-once: not allowed with --input or --output -: it is about topics")
+    if args.rejects_topic and args.output == "-" and args.input is None:
+        raise UsageError(
+            f"--rejects-topic: {args.rejects_topic!r} is not allowed with --output - on a stream: give an "
+            "--output-topic, or --input"
+        )
 
 
 def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
     """Counts a stream or a bounded input, and says at the end where every event went."""
-    check_flags(args)
     # What a flag needs is missed before anything starts.
     if args.timestamp_guard == "neighbours":
         load_guard()
@@ -586,13 +591,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parses the flags, runs the job, and ends with its exit status (0, or see `uniques.lifecycle`)."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    if args.rejects_topic and args.output == "-" and args.input is None:
-        parser.error(
-            f"--rejects-topic: {args.rejects_topic!r} is not allowed with --output - on a stream: give an "
-            "--output-topic, or --input"
-        )
-    if args.exactly_once and (args.input is not None or args.output == "-"):
-        parser.error("--exactly-once: not allowed with --input or --output -: it is about topics")
+    try:
+        check_flags(args)
+    except UsageError as error:
+        parser.error(str(error))
     cluster = cluster_of(parser, args)
 
     run_job(QUERY_NAME, args.state_partitions, lambda spark, stop: run(spark, args, cluster, stop))

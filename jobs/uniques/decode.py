@@ -1,4 +1,4 @@
-"""The fast JSON parser: ordinary events are decoded by msgspec in an Arrow stage, all others by Spark's own parser.
+"""The other JSON parser: ordinary events are decoded by msgspec in an Arrow stage, all others by Spark's own parser.
 
 What is an event is decided in one place, `events.parse_events`: this parser answers only where it is certain that
 Spark's would say the same, an object with `ts` a time and `uid` a string that is not empty. Whatever else a record

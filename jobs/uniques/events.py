@@ -68,8 +68,7 @@ def parse_events(
     event, and `reject_reason` STRING, one of REJECT_REASONS or null. `ts_unit` is a key of TS_UNITS. When `records` has
     an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than `max_future` after it or more
     than `max_age` before it (durations such as `5 seconds`) are rejected. No clock is asked: a replay gives the same.
-    `decode`, if given, is as `decode.decode_events` makes it: a faster parser for what it is certain of; it changes no
-    row.
+    `decode`, if given, is as `decode.decode_events` makes it: a parser for what it is certain of; it changes no row.
     """
     text = F.col("value").cast("string")
     event = F.from_json(text, EVENT_SCHEMA, STRICT_JSON)

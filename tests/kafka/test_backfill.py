@@ -164,23 +164,3 @@ def test_the_handover_from_backfill_to_stream_splits_loses_and_doubles_no_minute
     load(broker, source, [(handover - 1, "late")])
     job.run(*stream, "--trigger", "available-now")
     assert sorted(read_counts(broker, sink)) == list(count(history).items())
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (
-            ["--backfill", "--start-time", "2016-07-11T13:39:30"],
-            "--start-time 2016-07-11T13:39:30Z cuts a window of 1 minute",
-        ),
-        (["--end-time", "2016-07-11T13:39"], "--end-time is for --backfill and --input"),
-        (["--backfill", "--start-time", "2016-07-12", "--end-time", "2016-07-11"], "is not after --start-time"),
-        (["--backfill", "--input", "-"], "--backfill can't go on with standard input"),
-        (["--backfill", "--output-mode", "update"], "--output-mode update is for a stream"),
-        (["--backfill", "--exactly-once"], "--exactly-once is for a stream"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_flags_that_do_not_go_together(job: InProcess, flags: list[str], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        job.run(*flags)

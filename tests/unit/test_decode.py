@@ -1,4 +1,4 @@
-"""The fast parser: what it decides itself, and that it never decides otherwise than Spark's."""
+"""The parser in an Arrow stage: what it decides itself, and that it never decides otherwise than Spark's."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_ts_is_read_in_the_unit_that_is_said_and_never_guessed(
 def test_the_guard_compares_with_the_arrival_to_the_millisecond(spark: SparkSession, parser: str) -> None:
     arrived = datetime.fromtimestamp(T, timezone.utc) + timedelta(milliseconds=500)
     cases = {T + 5: None, T + 6: "ts_in_future", T - 59: None, T - 60: "ts_too_old"}
-    # A number as uid is one that the fast parser leaves to Spark's.
+    # A number as uid is one that the other parser leaves to Spark's.
     rows = [(bytearray(b'{"ts":%d,"uid":%s}' % (ts, uid)), arrived) for uid in (b'"a"', b"7") for ts in cases]
     frame = spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP")
     judged = parse_events(frame, "5 seconds", "60 seconds", decode=decode_events() if parser == "arrow" else None)

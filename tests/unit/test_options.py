@@ -92,14 +92,49 @@ def test_a_wrong_value_gets_one_line_and_status_2(
     assert said.count("\n") == 1
 
 
-def test_rejects_of_a_stream_need_the_kafka_sink(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["--backfill", "--start-time", "2016-07-11T13:39:30"],
+            "--start-time 2016-07-11T13:39:30Z cuts a window of 1 minute: give the start of a window",
+        ),
+        (
+            ["--end-time", "2016-07-11T13:39"],
+            "--end-time is for --backfill and --input: a stream has no end",
+        ),
+        (
+            ["--backfill", "--start-time", "2016-07-12", "--end-time", "2016-07-11"],
+            "--end-time 2016-07-11T00:00:00Z is not after --start-time",
+        ),
+        (
+            ["--backfill", "--input", "-"],
+            "--backfill can't go on with standard input after a restart: leave it out, or give a file",
+        ),
+        (
+            ["--backfill", "--output-mode", "update"],
+            "--output-mode update is for a stream: --backfill writes one final record a window",
+        ),
+        (
+            ["--backfill", "--exactly-once"],
+            "--exactly-once is for a stream: --backfill may write a record again, equal under its key",
+        ),
+        (
+            ["--exactly-once", "--output", "-"],
+            "--exactly-once: not allowed with --input or --output -: it is about topics",
+        ),
+        (
+            ["--output", "-", "--rejects-topic", "rejects"],
+            "--rejects-topic: 'rejects' is not allowed with --output - on a stream: give an --output-topic, or --input",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_that_do_not_go_together(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--output", "-", "--rejects-topic", "rejects"])
+        main(argv)
     assert ended.value.code == 2
-    assert capsys.readouterr().err == (
-        "unique_users: error: --rejects-topic: 'rejects' is not allowed with --output - on a stream: give an "
-        "--output-topic, or --input (see --help)\n"
-    )
+    assert capsys.readouterr().err == f"unique_users: error: {message} (see --help)\n"
 
 
 @pytest.mark.parametrize(
