@@ -16,7 +16,7 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
-	test-cluster test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
+	test-cluster test-connect test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
 	package test-platforms up down docker-test pins sbom licences audit clean
 
 help: ## show this list
@@ -91,6 +91,13 @@ test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, r
 
 test-cluster: $(INSTALLED) ## test a Spark standalone cluster that loses a worker, and how the job ends when it is told to or killed
 	@$(PY) -m pytest tests/cluster $(ARGS)
+
+$(VENV)/.connect: $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[connect]'
+	@touch $@
+
+test-connect: $(VENV)/.connect ## test the job as a client of a local Spark Connect server
+	@$(PY) -m pytest tests/connect $(ARGS)
 
 bench-soak: $(INSTALLED) ## 20 minutes at the highest steady rate: memory, state, checkpoint (ARGS="--minutes 5 --plot soak.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/soak.py $(ARGS)
