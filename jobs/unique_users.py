@@ -500,7 +500,7 @@ def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClus
         if args.trigger == "available-now":
             work_off(writer.trigger(availableNow=True), closer, idle_seconds is not None, stop)
         else:
-            run_until_stopped(writer.trigger(processingTime=args.trigger).start(), stop, watch)
+            run_until_stopped(listener.start(writer.trigger(processingTime=args.trigger)), stop, watch)
     return listener.ledger
 
 
@@ -509,7 +509,7 @@ def work_off(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: St
     for round_ in range(CLOSING_ROUNDS):
         if round_:
             closer.close_windows()
-        run_until_stopped(writer.start(), stop, lambda _query: None)
+        run_until_stopped(closer.listener.start(writer), stop, lambda _query: None)
         closer.listener.wait_until_ended()
         if stop.requested or not close or not closer.ledger.open:
             return
@@ -572,8 +572,9 @@ def run_backfill(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCl
 
     writer = observe_events(judge_events(records, args), None).writeStream.foreachBatch(work_batch)
     writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
-    with listen(spark, args, cluster, ProgressListener(ledger, bounded=True)):
-        run_until_stopped(writer.trigger(availableNow=True).start(), stop, lambda _query: None)
+    listener = ProgressListener(ledger, bounded=True)
+    with listen(spark, args, cluster, listener):
+        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop, lambda _query: None)
     if stop.requested:
         return ledger
     counter = counter_of(args)

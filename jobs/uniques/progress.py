@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         SourceProgress,
         StreamingQueryProgress,
     )
+    from pyspark.sql.streaming.query import StreamingQuery
+    from pyspark.sql.streaming.readwriter import DataStreamWriter
 
     from uniques.accounting import Ledger
 
@@ -123,12 +125,19 @@ class ProgressListener(StreamingQueryListener):
         self._began = time.monotonic()
         self.last_event = time.time()
         self._runs: set[str] = set()
-        self._ended = threading.Event()
+        self._awaited: set[str] = set()
+        self._ended: set[str] = set()
+        self._ending = threading.Condition()
+
+    def start(self, writer: DataStreamWriter) -> StreamingQuery:
+        """Starts a query whose end `wait_until_ended` waits for."""
+        query = writer.start()
+        self._awaited.add(str(query.runId))
+        return query
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
-        """Says that the query runs; Spark calls this before the query's start returns."""
+        """Says that the query runs; Spark calls this before the query's start returns, Spark Connect at some time."""
         self._runs.add(str(event.runId))
-        self._ended.clear()
         self.last_event = time.time()
         log.info("started query %s, run %s", event.name, event.runId)
 
@@ -156,10 +165,12 @@ class ProgressListener(StreamingQueryListener):
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
         """The last call of a run; why it ended, `run_until_stopped` says."""
-        if str(event.runId) in self._runs:
-            self._ended.set()
+        with self._ending:
+            self._ended.add(str(event.runId))
+            self._ending.notify_all()
 
     def wait_until_ended(self, timeout_seconds: float = 10.0) -> None:
-        """Returns when all batches of the last run are booked."""
-        if self._runs:
-            self._ended.wait(timeout_seconds)
+        """Returns when all batches of all runs are booked; says so when Spark does not tell of them in time."""
+        with self._ending:
+            if not self._ending.wait_for(lambda: self._awaited <= self._ended, timeout_seconds):
+                log.warning("Spark has not told of the last batches: the summary lacks them")

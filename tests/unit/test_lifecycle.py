@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import logging
 import signal
+import uuid
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from pyspark.sql.streaming.listener import QueryTerminatedEvent
+from uniques.accounting import Ledger
 from uniques.lifecycle import run_job
+from uniques.progress import ProgressListener
 
 if TYPE_CHECKING:
     import pytest
@@ -30,3 +35,19 @@ def test_on_databricks_the_session_that_other_tasks_share_lives_on(
         for name, value in settings.items():
             spark.conf.set(name, value or "")
         log.propagate = True
+
+
+def test_the_end_of_a_run_is_awaited_though_spark_tells_of_its_start_late(caplog: pytest.LogCaptureFixture) -> None:
+    # As under Spark Connect: the first run has ended, and of the second one not even the start is known.
+    listener = ProgressListener(Ledger())
+    runs = [uuid.uuid4(), uuid.uuid4()]
+    for run in runs:
+        listener.start(SimpleNamespace(start=lambda run=run: SimpleNamespace(runId=run)))  # type: ignore[arg-type]
+    listener.onQueryTerminated(QueryTerminatedEvent(runs[0], runs[0], None, None))
+    with caplog.at_level("WARNING", "uniques"):
+        listener.wait_until_ended(0.1)
+    assert caplog.messages == ["Spark has not told of the last batches: the summary lacks them"]
+    caplog.clear()
+    listener.onQueryTerminated(QueryTerminatedEvent(runs[1], runs[1], None, None))
+    listener.wait_until_ended(0.1)
+    assert caplog.messages == []
