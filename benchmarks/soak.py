@@ -182,9 +182,10 @@ def draw(samples: list[Sample], rate: int, file: Path) -> None:
     }
     figure, panels = pyplot.subplots(len(names), 1, sharex=True, figsize=(8, 9), layout="constrained")
     for panel, (name, label) in zip(panels, names.items(), strict=True):
-        panel.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=1)
+        values = [getattr(sample, name) for sample in samples]
+        panel.plot(minutes, values, linewidth=1)
         panel.set_ylabel(label, fontsize=8)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.15 * max(values))
         panel.grid(alpha=0.3)
     panels[0].set_title(f"{rate:,} events/s of 2 kB")
     panels[-1].set_xlabel("minutes")
