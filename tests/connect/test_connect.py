@@ -76,7 +76,8 @@ def test_a_stream_is_counted_and_accounted_for(
     assert done.returncode == 0, done.stderr
     exact = count_exactly(events)
     records = read_records(broker, sink)
-    assert [key for key, _ in records] == list(exact)
+    # Windows that one batch closes come from two tasks, in any order.
+    assert sorted(key for key, _ in records) == list(exact)
     for key, value in records:
         assert_close(value, exact[key])
     # These come from the listener, which the server calls.
