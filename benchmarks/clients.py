@@ -27,7 +27,7 @@ from kafka_broker import KafkaBroker
 from load_events import load_lines
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
-from session import start_session
+from session import choose_memory, start_session
 from throughput import measure_rate
 from uniques.kafka import FETCH_PROPERTIES, KafkaCluster
 
@@ -231,7 +231,7 @@ def measure(recorder: Recorder, rounds: int) -> None:
         broker.create_topic(TOPIC, PARTITIONS)
         load_lines((event.line for event in generate_events(Settings(events=events))), servers, TOPIC, progress=True)
         files = sorted((Path(folder) / "kafka" / "log").glob(f"{TOPIC}-*/*.log"))
-        spark = start_session("clients", recorder.quick)
+        spark = start_session("clients", choose_memory(recorder.quick))
         ways: dict[str, Callable[[], float]] = {
             DISK: partial(read_files, files, events),
             LOOPBACK: partial(read_loopback, files, events),

@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from pyspark.sql import functions as F
 from report import COLOURS, make_table, save_bars, save_plot, show_spread, start_plot
 from rows import alternate, ratios
-from session import start_session
+from session import choose_memory, start_session
 from uniques.counts import Counter
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def measure_state(spark: SparkSession, folder: Path, way: SparkWay, draws: int) 
 
 def measure_spark(recorder: Recorder, rounds: int, draws: dict[int, int], speed: tuple[int, int]) -> None:
     """The counters in Spark: errors of all draws, bytes, then speed."""
-    spark = start_session("counters", recorder.quick, CORES)
+    spark = start_session("counters", choose_memory(recorder.quick), CORES)
     # Or else Spark sorts as soon as a task has 128 groups.
     spark.conf.set("spark.sql.objectHashAggregate.sortBased.fallbackThreshold", "10000")
     ways = make_spark_ways()

@@ -41,6 +41,7 @@ from report import make_table, save_bars, show_spread
 from rows import ratios, say
 from truth import WINDOW_SECONDS, Truth, compare_results, flip_times, name_window, read_leniently
 from unique_users import make_parser
+from uniques.events import REJECT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +133,7 @@ FEATURES = (
     ),
     (
         "malformed records",
-        "rejected with one of 8 reasons, counted, kept on demand",
+        f"rejected with one of {len(REJECT_REASONS)} reasons, counted, kept on demand",
         "skipped in silence",
         "skipped in silence",
         "skipped in silence",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kafka_broker import KafkaBroker
-from live import Generator, LiveJob, Watcher
+from live import Generator, LiveJob
 from report import COLOURS, make_table, save_plot, start_plot
+from result_watcher import ResultWatcher
 from rows import say
 from soak import RETENTION
 
@@ -68,7 +69,7 @@ def measure_case(
     broker.create_topic(sink)
     flags = ("--window", f"{WINDOW_SECONDS} second", "--watermark", f"{WATERMARK_SECONDS} seconds", *WAYS[way])
     with (
-        Watcher(servers, sink) as watcher,
+        ResultWatcher(servers, sink) as watcher,
         LiveJob(servers, folder, source, sink, *flags) as job,
         Generator(servers, source, rate, STREAM_SECONDS) as generator,
     ):

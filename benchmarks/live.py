@@ -1,4 +1,4 @@
-"""A live stream for the real job: events of now at an exact pace, the job as its users start it, and when results come.
+"""A live stream for the real job: events of now at an exact pace, and the job as its users start it, again and again.
 
     python benchmarks/live.py --bootstrap-servers localhost:9092 --topic in --rate 10000 --seconds 60
 
@@ -23,17 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from generate_events import FILLERS, make_fillers, positive, positive_rate
-from soak import read_batches
-from uniques.accounting import parse_time
+from soak import ROOT, SPARK_SUBMIT, read_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-ROOT = Path(__file__).resolve().parent.parent
-SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 EVENT_BYTES = 2_000
 USERS = 100_000
 TICK_SECONDS = 0.005
@@ -138,56 +135,6 @@ class Generator:
             out, _ = process.communicate(timeout=90)
             with suppress(ValueError):  # ended before it could say anything
                 self.pace = Pace(**json.loads(out))
-
-
-class Watcher:
-    """Notes when a read_committed consumer has the results of a topic: `seen` holds (window end, arrival) in order.
-
-    Both are unix seconds. A context manager.
-    """
-
-    def __init__(self, servers: str, topic: str) -> None:
-        """Nothing is read yet."""
-        self.seen: list[tuple[float, float]] = []
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": servers,
-                "group.id": f"watch-{topic}",
-                "isolation.level": "read_committed",
-                "log_level": 0,
-            }
-        )
-        self._consumer.assign([TopicPartition(topic, 0, 0)])
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Watcher:
-        """Begins to read."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Ends reading."""
-        self._stop.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def delays(self, since: float, until: float) -> list[float]:
-        """Seconds from a window's end to its result, of the windows that ended in `[since, until)`."""
-        return [arrived - end for end, arrived in list(self.seen) if since <= end < until]
-
-    def first_after(self, moment: float) -> float | None:
-        """When the first result after a moment arrived, or None."""
-        return next((arrived for _, arrived in list(self.seen) if arrived > moment), None)
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            message = self._consumer.poll(0.1)
-            if message is not None and message.error() is None:
-                arrived = time.time()
-                self.seen.append((parse_time(json.loads(message.value() or b"")["window_end"]), arrived))
 
 
 class LiveJob:

@@ -24,7 +24,7 @@ from generate_events import Settings, generate_events
 from pyspark.sql import functions as F
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
-from session import start_session
+from session import choose_memory, start_session
 from uniques.decode import BATCH_SETTING, RECORDS_A_BATCH, decode_events
 from uniques.events import EVENT_SCHEMA, STRICT_JSON
 
@@ -180,7 +180,7 @@ def measure_python(recorder: Recorder, rounds: int, events: int) -> None:
 
 def measure_spark(recorder: Recorder, rounds: int, events: int) -> None:
     """Spark's ways on one cached frame."""
-    spark = start_session("parsers", recorder.quick, CORES)
+    spark = start_session("parsers", choose_memory(recorder.quick), CORES)
     spark.conf.set(BATCH_SETTING, RECORDS_A_BATCH)
     generated = list(generate_events(Settings(events=events)))
     expected = spark.createDataFrame([(str(event.ts), event.uid) for event in generated], "ts STRING, uid STRING")

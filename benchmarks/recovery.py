@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kafka_broker import KafkaBroker
-from live import EVENT_BYTES, Generator, LiveJob, PacedProducer, Watcher
+from live import EVENT_BYTES, Generator, LiveJob, PacedProducer
 from report import make_table, save_bars, show_spread
+from result_watcher import ResultWatcher
 from rows import say
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ WATERMARK_SECONDS = 5
 # Of stream before a first start: windows that can close.
 AHEAD_SECONDS = 10.0
 STREAM_SECONDS = 1_800.0
-SETTLE_SECONDS = 0.3
 WAYS = {"at least once": (), "--exactly-once": ("--exactly-once",)}
 STEPS = {
     "first batch": "from spark-submit to the end of the first batch",
@@ -67,28 +67,29 @@ def measure_life(broker: KafkaBroker, folder: Path, way: str, backlog: int, rand
     # The stream runs behind the clock, so that the events of the outage are none of the future.
     behind = backlog // RATE
     seconds = {}
-    with Watcher(servers, sink) as watcher, LiveJob(servers, folder, source, sink, *flags) as job:
+    with ResultWatcher(servers, sink) as watcher, LiveJob(servers, folder, source, sink, *flags) as job:
         with Generator(servers, source, RATE, STREAM_SECONDS, -behind):
             time.sleep(AHEAD_SECONDS)
             began = job.start()
             seconds["first batch"] = job.wait_for(job.batches, "no first batch") - began
             job.wait_for(lambda: watcher.seen, "no first result")
-            seconds["first result"] = watcher.seen[0][1] - began
+            seconds["first result"] = watcher.seen[0].arrived - began
             time.sleep(random_.uniform(1, 4))
             killed = job.kill()
             job.start()
-            # What was written just before it may arrive just after it.
-            since = killed + SETTLE_SECONDS
-            job.wait_for(lambda: watcher.first_after(since), "no result after a kill")
-            seconds["next result"] = (watcher.first_after(since) or 0.0) - killed
+            seconds["next result"] = (
+                job.wait_for(lambda: watcher.first_after(killed), "no result after a kill") - killed
+            )
             time.sleep(random_.uniform(1, 4))
             job.kill()
         last = load_outage(servers, source, behind)
         began = job.start()
         # The last window that the events of the outage close.
         end = last - last % WINDOW_SECONDS - WATERMARK_SECONDS
-        job.wait_for(lambda: any(closed >= end for closed, _ in list(watcher.seen)), "the backlog was not worked off")
-        seconds["backlog"] = next(arrived for closed, arrived in watcher.seen if closed >= end) - began
+        job.wait_for(
+            lambda: any(result.window_end >= end for result in list(watcher.seen)), "the backlog was not worked off"
+        )
+        seconds["backlog"] = next(result.arrived for result in watcher.seen if result.window_end >= end) - began
     return seconds
 
 

@@ -37,7 +37,7 @@ def describe_origin(rows: Sequence[Row]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in sorted(rows[0].versions.items()))
     return (
         f"Measured {rows[0].measured[:10]} by `make bench ARGS={rows[0].question}`; {rows[0].machine}; {versions}. "
-        f"Repetitions: {max(len(row.values) for row in rows)}.\n"
+        f"Up to {max(len(row.values) for row in rows)} values a row.\n"
     )
 
 

@@ -8,8 +8,8 @@ import sys
 from pyspark.sql import SparkSession
 
 
-def start_session(name: str, quick: bool, cores: int = 2) -> SparkSession:
-    """A local session, as the job sets one up; the caller stops it.
+def start_session(name: str, memory: str, cores: int = 2) -> SparkSession:
+    """A local session, as the job sets one up, whose driver has so much memory; the caller stops it.
 
     All modules of one run share a JVM: the first one's memory is everybody's.
     """
@@ -17,7 +17,7 @@ def start_session(name: str, quick: bool, cores: int = 2) -> SparkSession:
     spark = (
         SparkSession.builder.master(f"local[{cores}]")
         .appName(name)
-        .config("spark.driver.memory", "2g" if quick else "6g")
+        .config("spark.driver.memory", memory)
         .config("spark.ui.enabled", "false")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", str(cores))
@@ -30,3 +30,8 @@ def start_session(name: str, quick: bool, cores: int = 2) -> SparkSession:
     )
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def choose_memory(quick: bool) -> str:
+    """What a module that measures in the runner's own process gives its driver."""
+    return "2g" if quick else "6g"

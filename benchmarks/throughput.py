@@ -8,8 +8,6 @@ that the ratios hold where absolute figures vary. A run's rate leaves its first 
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 import uuid
 from functools import partial
@@ -23,6 +21,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
+from session import choose_memory, start_session
 from uniques.counts import DEFAULT_COUNTER, Counter, count_unique_users, make_records
 from uniques.decode import send_decoder
 from uniques.events import accept_events, observe_events, parse_events, reject_events
@@ -119,14 +118,7 @@ def measure(recorder: Recorder, rounds: int) -> None:
         broker.create_topic("rejects")
         lines = (event.line for event in generate_events(Settings(events=events)))
         load_lines(lines, broker.bootstrap_servers, "in", progress=True)
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # which has what the neighbour guard needs
-        spark = (
-            SparkSession.builder.master("local[2]")
-            .appName("throughput")
-            # Every run leaves its consumers, with what they fetched, in the cache for five minutes.
-            .config("spark.driver.memory", "6g")
-            .getOrCreate()
-        )
+        spark = start_session("throughput", choose_memory(recorder.quick))
         bench = Bench(spark, broker.bootstrap_servers, Path(folder), batch, state_partitions=2)
         rates = alternate(
             {

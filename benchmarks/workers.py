@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pyspark.sql import SparkSession
+from session import start_session
 from throughput import Bench
 from uniques.counts import DEFAULT_COUNTER
 from uniques.kafka import KafkaCluster, read_topic
@@ -31,7 +30,7 @@ class SparkWorker:
         """Starts with the first call."""
         # Not forked: py4j's sockets and Kafka's threads would come along.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, start_session, (cores, memory))
+        self._pool = ProcessPoolExecutor(1, context, start_session, (f"bench-{cores}", memory, cores))
 
     def __enter__(self) -> SparkWorker:
         """Ready to be called."""
@@ -50,13 +49,6 @@ class SparkWorker:
     ) -> Result:
         """What the function returns or raises over there."""
         return self._pool.submit(function, *args, **named).result()
-
-
-def start_session(cores: int, memory: str) -> None:
-    """Starts this process's session."""
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master(f"local[{cores}]").appName(f"bench-{cores}")
-    builder.config("spark.driver.memory", memory).config("spark.ui.enabled", "false").getOrCreate()
 
 
 def stop_session() -> None:

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from generate_events import Settings, generate_events
 from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, utc
 
@@ -115,46 +115,6 @@ class Stream:
             start = utc(event.ts - event.ts % WINDOW_SECONDS)
             self._users[start].add(event.uid)
             self._number[start] += 1
-
-
-class Watcher:
-    """Notes when results become visible to a read_committed consumer: `seen` holds unix seconds of their writing."""
-
-    def __init__(self, broker: KafkaBroker, topic: str) -> None:
-        self.seen: list[float] = []
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": broker.bootstrap_servers,
-                "group.id": "watcher",
-                "isolation.level": "read_committed",
-                "reconnect.backoff.max.ms": 200,
-                "log_level": 0,
-            }
-        )
-        self._consumer.assign([TopicPartition(topic, 0, 0)])
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Watcher:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def first_after(self, moment: float) -> float | None:
-        """When the first result was written after a moment, unix seconds; None when there is none yet."""
-        return next((written for written in self.seen if written > moment), None)
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            message = self._consumer.poll(0.2)
-            if message is not None and message.error() is None:
-                self.seen.append(message.timestamp()[1] / 1000)
 
 
 class Job:

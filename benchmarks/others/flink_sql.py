@@ -18,18 +18,19 @@ SETTINGS = {
     "execution.checkpointing.mode": "EXACTLY_ONCE",
 }
 
-# A record without a time would end the job, and a time may be nonsense: both go to 1970, and are left out below.
+# A record without a time would end the job, and a time may be nonsense: both go to 1970, and are left out below. One
+# computed column can't be made of another.
+SECONDS = """IF(
+    REGEXP(ts, '^[0-9]{1,10}$') AND TRY_CAST(ts AS BIGINT) <= UNIX_TIMESTAMP(CAST(arrival AS STRING)) + 5,
+    TRY_CAST(ts AS BIGINT), 0)"""
+
 SOURCE = """
 CREATE TABLE events (
   ts STRING,
   uid STRING,
   arrival TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-  seconds AS IF(
-    REGEXP(ts, '^[0-9]{{1,10}}$') AND TRY_CAST(ts AS BIGINT) <= UNIX_TIMESTAMP(CAST(arrival AS STRING)) + 5,
-    TRY_CAST(ts AS BIGINT), 0),
-  event_time AS TO_TIMESTAMP_LTZ(IF(
-    REGEXP(ts, '^[0-9]{{1,10}}$') AND TRY_CAST(ts AS BIGINT) <= UNIX_TIMESTAMP(CAST(arrival AS STRING)) + 5,
-    TRY_CAST(ts AS BIGINT), 0), 0),
+  seconds AS {seconds},
+  event_time AS TO_TIMESTAMP_LTZ({seconds}, 0),
   WATERMARK FOR event_time AS event_time - INTERVAL '5' SECOND
 ) WITH (
   'connector' = 'kafka',
@@ -81,7 +82,7 @@ def main(servers: str, input_topic: str, output_topic: str, connector: str, fold
     }
     for name, value in settings.items():
         tables.get_config().set(name, value)
-    tables.execute_sql(SOURCE.format(topic=input_topic, servers=servers))
+    tables.execute_sql(SOURCE.format(topic=input_topic, servers=servers, seconds=SECONDS))
     tables.execute_sql(SINK.format(topic=output_topic, servers=servers, prefix=f"flink-{uuid.uuid4().hex}"))
     tables.execute_sql(COUNT).wait()
 

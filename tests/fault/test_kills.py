@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import Job, Stream, Watcher, describe_seconds, judge, run_undisturbed, wait_until
+from faults import Job, Stream, describe_seconds, judge, run_undisturbed, wait_until
+from result_watcher import ResultWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ class BrokerKiller:
 
 
 def kill_often(
-    job: Job, watcher: Watcher, random_: random.Random, enough: Callable[[int], bool]
+    job: Job, watcher: ResultWatcher, random_: random.Random, enough: Callable[[int], bool]
 ) -> tuple[int, int, list[float]]:
     """Starts the job and kills it until `enough(kills)`.
 
@@ -70,7 +71,7 @@ def kill_often(
             time.sleep(random_.uniform(0, 2))
         if killed_at is not None:
             result = watcher.first_after(killed_at)
-            delays += [result - killed_at] if result is not None else []
+            delays += [result.written - killed_at] if result is not None else []
         if job.status() is not None:
             ended += 1
             job.error()  # one clear line, or the test fails
@@ -93,7 +94,11 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
     wanted = pytestconfig.getoption("--kills")
     flags = ("--exactly-once", "--counter", "exact")
     stream, job = setting("kills", *flags, "--idle-timeout", "off")
-    with stream, Watcher(broker, "kills-out") as watcher, BrokerKiller(broker, random.Random(seed)) as killer:
+    with (
+        stream,
+        ResultWatcher(broker.bootstrap_servers, "kills-out") as watcher,
+        BrokerKiller(broker, random.Random(seed)) as killer,
+    ):
         kills, ended, delays = kill_often(
             job, watcher, random.Random(seed), lambda kills: kills >= wanted // 2 and kills + killer.kills >= wanted
         )
@@ -122,7 +127,7 @@ def test_without_the_flag_records_may_repeat_but_are_equal(
     tmp_path: Path,
 ) -> None:
     stream, job = setting("least", "--idle-timeout", "off")
-    with stream, Watcher(broker, "least-out") as watcher:
+    with stream, ResultWatcher(broker.bootstrap_servers, "least-out") as watcher:
         kills, ended, delays = kill_often(job, watcher, random.Random(seed), lambda kills: kills >= 10)
         # And once where it must repeat: the batch is written, and Spark does not know it.
         job.start()
