@@ -25,11 +25,12 @@ help: ## show this list
 ##@ Start
 install: $(INSTALLED) ## make .venv/ with Spark, the Kafka connector, Delta, and an embedded Kafka
 
-$(INSTALLED): pyproject.toml conf/packages.txt conf/ivysettings.xml tools/install_spark.py tools/packages.py
+$(INSTALLED): pyproject.toml requirements-dev.txt conf/packages.txt conf/ivysettings.xml tools/install_spark.py tools/packages.py
 	@tools/check_machine.sh $(PYTHON)
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "install: Python packages (PySpark is large: a minute or two the first time)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(PY) tools/install_spark.py
 	@touch $@
 
@@ -114,16 +115,18 @@ $(VENV)/.platforms: $(INSTALLED)
 	@touch $@
 
 RELEASE := $(VENV)/.release
-PINS := $(PY) -m uv pip compile pyproject.toml --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
+PINS := $(PY) -m uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make pins"
+PINS_IMAGE := $(PINS) --python-version 3.11
 
 $(RELEASE): $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
-pins: $(RELEASE) ## write the pinned and hashed packages of the image to docker/requirements*.txt
-	@$(PINS) --extra fast --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
-	@$(PINS) --extra tools --output-file docker/requirements-generator.txt
+pins: $(RELEASE) ## write the pinned and hashed packages: requirements-dev.txt, and for the images docker/requirements*.txt
+	@$(PINS) --universal --python-version 3.10 --extra dev --output-file requirements-dev.txt
+	@$(PINS_IMAGE) --extra fast --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
+	@$(PINS_IMAGE) --extra tools --output-file docker/requirements-generator.txt
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)
 	@$(PY) tools/make_sbom.py dist/sbom.json

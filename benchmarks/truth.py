@@ -93,7 +93,7 @@ def compare_results(
 
 def read_leniently(line: bytes) -> tuple[int, str] | None:
     """What somebody could take a malformed line for: a time and a user, or None."""
-    with suppress(ValueError, TypeError, OverflowError):
+    with suppress(ValueError, TypeError, KeyError, OverflowError):
         event = json.loads(line)
         ts = int(float(event["ts"]))
         return ts, str(event["uid"])

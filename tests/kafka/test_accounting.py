@@ -280,6 +280,7 @@ def test_input_that_is_not_there_gets_one_line_and_status_2() -> None:
     assert said[0].startswith("unique_users: error: --input /no/such/file: ")
 
 
+@needs_arrow_udf
 def test_a_package_that_executors_lack_is_named_in_one_line(
     job: InProcess, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,12 @@ class Stream:
 
     def count_dropped(self) -> int:
         """How many rows Spark dropped as late."""
-        return sum(progress.stateOperators[0].numRowsDroppedByWatermark for progress in self.query.recentProgress)
+        # Spark 3.5 has dictionaries only.
+        return sum(
+            operator["numRowsDroppedByWatermark"]
+            for progress in self.query.recentProgress
+            for operator in progress["stateOperators"][:1]
+        )
 
 
 @pytest.fixture

@@ -93,7 +93,13 @@ def test_one_bit_of_some_times_is_flipped_and_the_same_ones_each_time() -> None:
 
 @pytest.mark.parametrize(
     ("line", "read"),
-    [(b'{"ts":5.5,"uid":"a"}', (5, "a")), (b'{"ts":"soon","uid":"a"}', None), (b"[]", None), (b"", None)],
+    [
+        (b'{"ts":5.5,"uid":"a"}', (5, "a")),
+        (b'{"ts":"soon","uid":"a"}', None),
+        (b'{"uid":"a"}', None),
+        (b"[]", None),
+        (b"", None),
+    ],
 )
 def test_what_somebody_could_read_of_a_malformed_line(line: bytes, read: tuple[int, str] | None) -> None:
     assert read_leniently(line) == read
