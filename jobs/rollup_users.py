@@ -37,7 +37,7 @@ from uniques.options import (
     trigger,
     whole_number,
 )
-from uniques.progress import count_lag
+from uniques.progress import LagListener
 from uniques.rollups import (
     HOUR_SECONDS,
     MINUTES_SCHEMA,
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
     from delta.tables import DeltaTable
     from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.streaming.query import StreamingQuery
     from uniques.kafka import KafkaCluster
     from uniques.lifecycle import StopSignal
 
@@ -286,9 +285,14 @@ def run_stream(
     writer = writer.option("checkpointLocation", query_location(args.checkpoint_location))
     now = args.trigger == "available-now"
     query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=args.trigger)
-    started = query.start()
-    log.info("started query %s, run %s", started.name, started.runId)
-    run_until_stopped(started, stop, keeper.report)
+    listener = LagListener()
+    spark.streams.addListener(listener)
+    try:
+        started = query.start()
+        log.info("started query %s, run %s", started.name, started.runId)
+        run_until_stopped(started, stop)
+    finally:
+        spark.streams.removeListener(listener)
     log.info("summary: %s", json.dumps(keeper.totals))
 
 
@@ -304,7 +308,6 @@ class Keeper:
         off = args.maintenance_interval == "off"
         self._interval = None if off else timedelta(seconds=to_seconds(args.maintenance_interval))
         self._looked_at = float("-inf")
-        self._reported = -1
         self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
 
     def work_batch(self, records: DataFrame, batch: int) -> None:
@@ -335,13 +338,6 @@ class Keeper:
         log.info(
             "batch=%s records=%s windows=%s rollups=%s seconds=%.1f %s", batch, read, found, written, seconds, text
         )
-
-    def report(self, query: StreamingQuery) -> None:
-        """Says how far behind the topic the last batch is, once a batch."""
-        progress = query.lastProgress
-        if progress is not None and progress.batchId > self._reported:
-            self._reported = progress.batchId
-            log.info("batch=%s lag=%s", progress.batchId, max(count_lag(source) for source in progress.sources))
 
     def _select_kept(self, spark: SparkSession, parsed: DataFrame, by_reason: dict[str | None, int]) -> DataFrame:
         """The windows of a batch that are not older than the minutes that are kept; the others are noted."""

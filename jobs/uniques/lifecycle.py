@@ -207,7 +207,9 @@ class StopSignal:
         return self._requested.is_set()
 
 
-def run_until_stopped(query: StreamingQuery, stop: StopSignal, on_poll: Callable[[StreamingQuery], None]) -> None:
+def run_until_stopped(
+    query: StreamingQuery, stop: StopSignal, on_poll: Callable[[StreamingQuery], None] = lambda _query: None
+) -> None:
     """Waits until the query ends by itself or a stop is requested; lets a running batch finish first, for a while.
 
     Calls `on_poll` every POLL_SECONDS meanwhile. A batch that is not done after BATCH_GRACE_SECONDS is abandoned: the

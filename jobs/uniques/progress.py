@@ -109,6 +109,24 @@ def date_last_event(progress: StreamingQueryProgress) -> float:
     return arrived if started - MAX_WAIT_SECONDS <= arrived <= started else started
 
 
+class LagListener(StreamingQueryListener):
+    """Logs after every batch how far behind its topic a query is."""
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
+        """Nothing is read yet."""
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+        """Logs the batch's lag, in records."""
+        lag = max(count_lag(source) for source in event.progress.sources)
+        log.info("batch=%s lag=%s", event.progress.batchId, lag)
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
+        """Nothing is behind."""
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
+        """The job says why it ended."""
+
+
 class ProgressListener(StreamingQueryListener):
     """Keeps the ledger, and logs a line for every batch that did something.
 
