@@ -187,7 +187,9 @@ COLUMNS = (
 AWKWARD_METHOD = (
     f"Windows right of all, once on each topic; the job in {AWKWARD_BATCHES} batches. An event that is late, "
     "damaged or hardly readable may be counted or left out; each other one has to be counted. *+n*: results for "
-    "minutes without an undamaged event; *n again*: results written again; †: the program ended with an error."
+    "minutes without an undamaged event; *n again*: results written again; †: the program ended with an error. "
+    "Kafka Streams and Quix Streams read the partitions of a backlog independently: one that gets more than the "
+    "allowed five seconds ahead makes the events of the other late."
 )
 
 

@@ -29,19 +29,21 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 1
 WATERMARK_SECONDS = 5
 ALLOWED_SECONDS = WATERMARK_SECONDS + 1.5
-WARM_UP_SECONDS = 30
+WARM_UP_SECONDS = 20
 # After the last window that counts: what the job is behind by then.
 PATIENCE_SECONDS = 60.0
 STREAM_SECONDS = 3_600.0  # it is stopped before
 RATES = (1_000, 10_000)
+SOON = ("--trigger", "100 milliseconds")
 WAYS = {
     "at least once": (),
     "--exactly-once": ("--exactly-once",),
-    "--trigger 200 ms": ("--trigger", "200 milliseconds"),
-    "--trigger 200 ms --counter hll_sketch": ("--trigger", "200 milliseconds", "--counter", "hll_sketch"),
+    "--trigger 100 ms": SOON,
+    "--trigger 100 ms --counter hll_sketch": (*SOON, "--counter", "hll_sketch"),
+    "--trigger 100 ms --counter hll_sketch --exactly-once": (*SOON, "--counter", "hll_sketch", "--exactly-once"),
 }
-# At the highest rate only: they show the shares of the trigger, and of the counter in a batch.
-ONLY_HIGHEST = ("--trigger 200 ms", "--trigger 200 ms --counter hll_sketch")
+# The others at the highest rate only: they show the shares of the trigger, and of the counter in a batch.
+AT_ALL_RATES = ("at least once", "--exactly-once")
 PACKAGES = ("confluent-kafka",)
 
 
@@ -52,9 +54,9 @@ def take_percentile(values: Sequence[float], share: float) -> float:
 
 def measure(recorder: Recorder, rounds: int) -> None:  # noqa: ARG001  # windows are the repetitions
     """One run for each rate and way."""
-    rates, warm_up, seconds = ((1_000,), 10, 20) if recorder.quick else (RATES, WARM_UP_SECONDS, 100)
+    rates, warm_up, seconds = ((1_000,), 10, 20) if recorder.quick else (RATES, WARM_UP_SECONDS, 60)
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        cases = [(rate, way) for rate in rates for way in WAYS if way not in ONLY_HIGHEST or rate == max(rates)]
+        cases = [(rate, way) for rate in rates for way in WAYS if way in AT_ALL_RATES or rate == max(rates)]
         for done, (rate, way) in enumerate(cases):
             say(f"  {rate:,} events/s, {way}   ({done} of {len(cases)} done)")
             measure_case(recorder, broker, Path(folder) / str(done), rate, way, warm_up, seconds)
