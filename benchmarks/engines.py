@@ -64,7 +64,8 @@ STREAMS = "org.apache.kafka:kafka-streams:4.1.1"
 # As much as Spark gives its driver.
 JAVA_HEAP = "-Xmx1g"
 
-SMALL_EVENTS = 2_000
+# Of the events, where all of them would take too long.
+SLOW_PART = 0.4
 # The events of a topic go on for so long after its last window that is judged: enough to close it.
 TAIL_SECONDS = 20
 SAMPLE_SECONDS = 0.5
@@ -75,6 +76,7 @@ TOLERANCE = 0.05
 AWKWARD_BATCHES = 5
 
 JOB_NAME = "job"
+FAST_NAME = "job, --counter hll_sketch"
 ARROW_NAME = "job, --json-parser arrow"
 FLINK_NAME = "Flink SQL"
 QUIX_NAME = "Quix Streams"
@@ -85,10 +87,10 @@ GUARDED_NAME = "job, --timestamp-guard neighbours"
 # The flags of each way to run the job, which is measured when the job knows them.
 JOB_WAYS = {
     JOB_NAME: (),
-    ARROW_NAME: ("--json-parser", "arrow"),
-    "job, --exactly-once": ("--exactly-once",),
+    FAST_NAME: ("--counter", "hll_sketch"),
+    f"{FAST_NAME} --exactly-once": ("--counter", "hll_sketch", "--exactly-once"),
 }
-# Behind its name: other engine, and by how much the arrow path has to be faster.
+# Behind its name: other engine, and by how much the fast path has to be faster.
 PROMISES = {FLINK_NAME: 1.5, QUIX_NAME: 5.0}
 
 AS_GENERATED = "as generated"
@@ -172,8 +174,8 @@ FEATURES = (
 METHOD = (
     "Every engine started by itself, cold, all in turn on one topic of two partitions, broker on the same cores: "
     "unique users and events of every minute, 5 s of disorder, JSON to a topic of its own. Events/s are taken "
-    "between a run on {small} events and one on all: events more over seconds more; so start-up falls out, and is "
-    "the time of the small run, to its last result. The job runs with `--trigger available-now`. Every JVM has a "
+    "between a run on the first {small} events and one on all: events more over seconds more; so start-up falls "
+    "out, and the warming of JVMs. The job runs with `--trigger available-now`. Every JVM has a "
     "heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later events come: the last one "
     "of the topic is not judged. They also have one clock for all partitions: of a backlog, what is read from the "
     "partition behind may come too late for them, which does not happen to the others."
@@ -187,9 +189,7 @@ COLUMNS = (
 AWKWARD_METHOD = (
     f"Windows right of all, once on each topic; the job in {AWKWARD_BATCHES} batches. An event that is late, "
     "damaged or hardly readable may be counted or left out; each other one has to be counted. *+n*: results for "
-    "minutes without an undamaged event; *n again*: results written again; †: the program ended with an error. "
-    "Kafka Streams and Quix Streams read the partitions of a backlog independently: one that gets more than the "
-    "allowed five seconds ahead makes the events of the other late."
+    "minutes without an undamaged event; *n again*: results written again; †: the program ended with an error."
 )
 
 
@@ -319,7 +319,7 @@ def make_quix() -> Engine:
         QUIX_NAME,
         lambda run: [str(python), str(program), run.servers, run.input_topic, run.output_topic, str(run.folder)],
         (program,),
-        part=0.2,
+        part=SLOW_PART,
     )
 
 
@@ -351,7 +351,7 @@ def make_streams() -> Engine:
         # A name of its own a run: offsets and internal topics are kept under it.
         return [*java, run.servers, run.input_topic, run.output_topic, str(run.folder), f"streams-{run.output_topic}"]
 
-    return Engine(STREAMS_NAME, command, (program,))
+    return Engine(STREAMS_NAME, command, (program,), part=SLOW_PART)
 
 
 def make_venv(name: str, requirements: Sequence[str]) -> Path:
@@ -495,10 +495,10 @@ class Bench:
         self._engines = engines
         self._runs = 0
 
-    def measure_rates(self, events: int, windows: int, rounds: int) -> None:
-        """Every engine in turn, on a small topic and on the whole one, or on the first part of it."""
-        small = load_topic(self._broker, "small", make_settings(SMALL_EVENTS, 1))
+    def measure_rates(self, few: int, events: int, windows: int, rounds: int) -> None:
+        """Every engine in turn, on a topic of `few` events and on the whole one, or on the first part of it."""
         settings = make_settings(events, windows)
+        small = load_topic(self._broker, "small", replace(settings, events=few))
         parts = set() if self._recorder.quick else {engine.part for engine in self._engines}
         whole = {
             part: load_topic(
@@ -512,19 +512,23 @@ class Bench:
                 topic = whole.get(engine.part, whole[1.0])
                 pair = self._run(engine, small), self._run(engine, topic)
                 outcomes[engine.name].append(pair)
-                say(f"  round {round_ + 1} of {rounds}: {engine.name}: {find_rate(*pair, topic.events):,.0f} events/s")
+                say(
+                    f"  round {round_ + 1} of {rounds}: {engine.name}: {find_rate(*pair, few, topic.events):,.0f} events/s"
+                )
         rates = {
-            engine.name: [find_rate(*pair, whole.get(engine.part, whole[1.0]).events) for pair in outcomes[engine.name]]
+            engine.name: [
+                find_rate(*pair, few, whole.get(engine.part, whole[1.0]).events) for pair in outcomes[engine.name]
+            ]
             for engine in self._engines
         }
         for engine in self._engines:
             topic = whole.get(engine.part, whole[1.0])
             pairs = outcomes[engine.name]
             add = self._recorder.add
-            add(engine.name, "rate", "events/s", rates[engine.name], events=topic.events, small=SMALL_EVENTS)
+            add(engine.name, "rate", "events/s", rates[engine.name], events=topic.events, small=few)
             if all(rates[JOB_NAME]):
                 add(engine.name, "ratio", "of job", ratios(rates[engine.name], rates[JOB_NAME]))
-            add(engine.name, "start", "s", [first.seconds for first, _ in pairs], events=SMALL_EVENTS)
+            add(engine.name, "start", "s", [first.seconds for first, _ in pairs], events=few)
             add(engine.name, "total", "s", [second.seconds for _, second in pairs], events=topic.events)
             add(engine.name, "memory", "MB", [second.memory_mb for _, second in pairs], events=topic.events)
             add(engine.name, "lines", "lines", [sum(map(count_lines, engine.programs))], files=len(engine.programs))
@@ -533,9 +537,7 @@ class Bench:
     def measure_awkward(self, events: int, windows: int) -> None:
         """Every engine once on every awkward topic; the job in several batches, so that its watermark moves."""
         batches = ("--max-offsets-per-trigger", str(events // AWKWARD_BATCHES))
-        ways = {name: (*flags, *batches) for name, flags in JOB_WAYS.items() if name in {JOB_NAME, ARROW_NAME}}
-        names = {engine.name for engine in self._engines}
-        jobs = [make_job(name, flags) for name, flags in ways.items() if name in names]
+        jobs = [make_job(JOB_NAME, batches), make_job(ARROW_NAME, ("--json-parser", "arrow", *batches))]
         engines = [*jobs, *(engine for engine in self._engines if engine.name not in JOB_WAYS)]
         guarded = make_job(GUARDED_NAME, ("--timestamp-guard", "neighbours", *batches))
         settings = make_settings(events, windows)
@@ -558,21 +560,21 @@ class Bench:
         add(name, "survived", "runs", [outcome.survived for outcome in outcomes], input=kind)
 
 
-def find_rate(small: Outcome, whole: Outcome, events: int) -> float:
+def find_rate(small: Outcome, whole: Outcome, few: int, events: int) -> float:
     """Events a second between two runs; 0 when one of them did not end well."""
     seconds = whole.seconds - small.seconds
-    return (events - SMALL_EVENTS) / seconds if small.survived and whole.survived and seconds > 0 else 0.0
+    return (events - few) / seconds if small.survived and whole.survived and seconds > 0 else 0.0
 
 
 def measure(recorder: Recorder, rounds: int) -> None:
     """Measures all engines on one broker."""
-    events, windows, awkward = (50_000, 3, 20_000) if recorder.quick else (1_000_000, 16, 100_000)
+    few, events, windows, awkward = (2_000, 50_000, 3, 20_000) if recorder.quick else (500_000, 2_500_000, 16, 100_000)
     engines, missing = find_engines()
     for name, reason in missing.items():
         recorder.add(name, "left out", "", [0], reason=reason)
     with KafkaBroker() as broker:
         bench = Bench(recorder, broker, engines)
-        bench.measure_rates(events, windows, rounds)
+        bench.measure_rates(few, events, windows, rounds)
         bench.measure_awkward(awkward, 8)
 
 
@@ -587,7 +589,16 @@ def describe(rows: Sequence[Row], plots: Path) -> str:
         describe_ratios(rows),
         "![Events a second](plots/engines.svg)",
         make_table(
-            ["", "events/s: median (range)", "events", "start-up, s", "all, s", "memory, MB", "lines", "windows right"],
+            [
+                "",
+                "events/s: median (range)",
+                "events",
+                "the first, s",
+                "all, s",
+                "memory, MB",
+                "lines",
+                "windows right",
+            ],
             [describe_engine(rows, row) for row in rates],
         ),
         COLUMNS,
@@ -608,19 +619,19 @@ def show_events(rows: Sequence[Row], parameter: str) -> str:
 
 
 def describe_ratios(rows: Sequence[Row]) -> str:
-    """What comes first: every engine over the job, and what the arrow path has to be faster than."""
+    """What comes first: every engine over the job, and what the fast path has to be faster than."""
     found = {row.what: row for row in rows if row.metric == "ratio"}
     rates = {row.what: row.values for row in rows if row.metric == "rate"}
     others = [f"{name} {show_spread(row, 2)}" for name, row in found.items() if name != JOB_NAME]
     lines = [f"Of the job's rate, round by round: {'; '.join(others)}."] if others else []
     for name, factor in PROMISES.items():
-        if ARROW_NAME in rates and all(rates.get(name, [0])):
-            values = ratios(rates[ARROW_NAME], rates[name])
+        if FAST_NAME in rates and all(rates.get(name, [0])):
+            values = ratios(rates[FAST_NAME], rates[name])
             reached = statistics.median(values)
             word = "pass" if reached >= factor else "miss"
-            lines.append(f"{ARROW_NAME} over {name}: {reached:.2f} (asked: at least {factor:g}): **{word}**.")
+            lines.append(f"{FAST_NAME} over {name}: {reached:.2f} (asked: at least {factor:g}): **{word}**.")
         else:
-            lines.append(f"{ARROW_NAME} over {name} (asked: at least {factor:g}): not measured.")
+            lines.append(f"{FAST_NAME} over {name} (asked: at least {factor:g}): not measured.")
     return "\n".join(f"- {line}" for line in lines) + "\n"
 
 

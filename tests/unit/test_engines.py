@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from engines import ARROW_NAME, FLINK_NAME, JOB_NAME, QUIX_NAME, count_lines, describe
+from engines import FAST_NAME, FLINK_NAME, JOB_NAME, QUIX_NAME, count_lines, describe
 from generate_events import Event, Settings, generate_events
 from rows import Row
 from truth import Bounds, Truth, Verdict, compare_results, flip_times, read_leniently
@@ -119,16 +119,16 @@ def test_lines_of_a_program_are_those_of_code(tmp_path: Path) -> None:
 def test_the_chapter_is_made_of_the_rows_alone(tmp_path: Path) -> None:
     rows = [
         *make_engine(JOB_NAME, [60_000.0, 60_000.0]),
-        *make_engine(ARROW_NAME, [90_000.0, 96_000.0]),
+        *make_engine(FAST_NAME, [90_000.0, 96_000.0]),
         *make_engine(FLINK_NAME, [50_000.0, 80_000.0]),
         *make_engine(QUIX_NAME, [10_000.0, 11_000.0]),
         make_row("Kafka Streams", "left out", [0.0], reason="javac: not there"),
     ]
     chapter = describe(rows, tmp_path)
     assert (tmp_path / "engines.svg").stat().st_size > 1_000
-    assert f"{ARROW_NAME} over {FLINK_NAME}: 1.50 (asked: at least 1.5): **pass**." in chapter
-    assert f"{ARROW_NAME} over {QUIX_NAME}: 8.86 (asked: at least 5): **pass**." in chapter
-    assert f"Of the job's rate, round by round: {ARROW_NAME} 1.55 (1.50 to 1.60)" in chapter
+    assert f"{FAST_NAME} over {FLINK_NAME}: 1.50 (asked: at least 1.5): **pass**." in chapter
+    assert f"{FAST_NAME} over {QUIX_NAME}: 8.86 (asked: at least 5): **pass**." in chapter
+    assert f"Of the job's rate, round by round: {FAST_NAME} 1.55 (1.50 to 1.60)" in chapter
     assert "| Flink SQL | 65,000 (50,000 to 80,000) | 1,000,000 | 10.5 (10.0 to 11.0) |" in chapter
     assert "| 31 of 32 +1 2 again |" in chapter
     assert "| | 5 % malformed |" in chapter.replace("|  |", "| |")
