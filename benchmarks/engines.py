@@ -174,8 +174,8 @@ METHOD = (
     "Every engine started by itself, cold, all in turn on one topic of two partitions, broker on the same cores: "
     "unique users and events of every minute, 5 s of disorder, JSON to a topic of its own. Events/s are taken "
     "between a run on the first {small} events and one on all: events more over seconds more; so start-up falls "
-    "out, and the warming of JVMs. Slow engines get a part of both. The job runs with `--trigger available-now`. Every JVM has a "
-    "heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later events come: the last one "
+    "out, and the warming of JVMs. Slow engines get a part of both. The job runs with `--trigger available-now`. "
+    "Every JVM has a heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later events come: the last one "
     "of the topic is not judged. They also have one clock for all partitions: of a backlog, what is read from the "
     "partition behind may come too late for them, which does not happen to the others."
 )
@@ -565,9 +565,8 @@ def find_rate(small: Outcome, whole: Outcome, few: int, events: int) -> float:
 
 def measure(recorder: Recorder, rounds: int) -> None:
     """Measures all engines on one broker."""
-    few, events, windows, awkward = (
-        (2_000, 50_000, 3, 20_000) if recorder.quick else (1_400_000, 3_500_000, 16, 100_000)
-    )
+    few, events = (2_000, 50_000) if recorder.quick else (1_400_000, 3_500_000)
+    windows, awkward = (3, 20_000) if recorder.quick else (16, 100_000)
     engines, missing = find_engines()
     for name, reason in missing.items():
         recorder.add(name, "left out", "", [0], reason=reason)
