@@ -175,8 +175,8 @@ METHOD = (
     "unique users and events of every minute, 5 s of disorder, JSON to a topic of its own. Events/s are taken "
     "between a run on the first {small} events and one on all: events more over seconds more; so start-up falls "
     "out, and the warming of JVMs. Slow engines get a part of both. The job runs with `--trigger available-now`. "
-    "Every JVM has a heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later events come: the last one "
-    "of the topic is not judged. They also have one clock for all partitions: of a backlog, what is read from the "
+    "Every JVM has a heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later "
+    "events come: the last one of the topic is not judged. They also have one clock for all partitions: of a backlog, what is read from the "
     "partition behind may come too late for them, which does not happen to the others."
 )
 COLUMNS = (
