@@ -176,8 +176,8 @@ METHOD = (
     "between a run on the first {small} events and one on all: events more over seconds more; so start-up falls "
     "out, and the warming of JVMs. Slow engines get a part of both. The job runs with `--trigger available-now`. "
     "Every JVM has a heap of 1 GB at most. Quix Streams and Kafka Streams end a window only when later "
-    "events come: the last one of the topic is not judged. They also have one clock for all partitions: of a backlog, what is read from the "
-    "partition behind may come too late for them, which does not happen to the others."
+    "events come: the last one of the topic is not judged. They also have one clock for all partitions: of a "
+    "backlog, what is read from the partition behind may come too late for them, which does not happen to the others."
 )
 COLUMNS = (
     "Memory: the highest sum over the processes of an engine (PSS). Lines: without blank ones and comments; the "
