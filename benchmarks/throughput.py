@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.readwriter import DataStreamWriter
     from rows import Recorder, Row
 
-READ_ONLY = "read only"
+READ_ONLY, PARSED = "read only", "read, parsed, accounted for"
 MAX_FUTURE = "5 seconds"
 SKETCH = Counter("hll_sketch")
 DEFAULT, FAST = "job, default flags", "--counter hll_sketch"
@@ -74,6 +74,11 @@ class Bench:
     def read_only(self) -> float:
         """Spark's Kafka source alone."""
         return self._run(self._source().select("value").writeStream.format("noop"))
+
+    def parsed(self) -> float:
+        """The job's pipeline up to counting."""
+        events = observe_events(parse_events(self._source(), MAX_FUTURE), 60)
+        return self._run(accept_events(events).writeStream.format("noop"))
 
     def job(self, counter: Counter) -> float:
         """The job's pipeline, in append mode, into the topic out."""
@@ -123,6 +128,7 @@ def measure(recorder: Recorder, rounds: int) -> None:
         rates = alternate(
             {
                 READ_ONLY: bench.read_only,
+                PARSED: bench.parsed,
                 DEFAULT: partial(bench.job, DEFAULT_COUNTER),
                 "--rsd 0.05": partial(bench.job, Counter(rsd=0.05)),
                 FAST: partial(bench.job, SKETCH),
@@ -140,6 +146,19 @@ def measure(recorder: Recorder, rounds: int) -> None:
         recorder.add(name, "ratio", "of read only", ratios(values, rates[READ_ONLY]))
 
 
+def describe_profile(rates: Sequence[Row]) -> str:
+    """Where the time goes: both cores' microseconds an event, by differences between ways."""
+    spent = {row.what: 2e6 / row.median for row in rates}
+    if PARSED not in spent:
+        return ""
+    return (
+        "Core time an event, broker included (two cores over the rate, by difference): "
+        f"reading {spent[READ_ONLY]:.1f} µs, parsing, judging and accounting "
+        f"{spent[PARSED] - spent[READ_ONLY]:.1f} µs, counting {spent[DEFAULT] - spent[PARSED]:.1f} µs, "
+        f"with `{FAST}` {spent[FAST] - spent[PARSED]:.1f} µs."
+    )
+
+
 def describe(rows: Sequence[Row], plots: Path) -> str:
     """The chapter of the report."""
     rates = [row for row in rows if row.metric == "rate"]
@@ -154,6 +173,7 @@ def describe(rows: Sequence[Row], plots: Path) -> str:
         "## The whole job, Kafka to Kafka\n\nEvents of 2 kB, broker on the same cores, all ways in turn on one topic "
         'in one warm session; a run\'s first batch is left out. "No guard, no accounting" is the job without the '
         "comparison with the arrival time and without the ledger's observation.\n\n" + "; ".join(held) + ".\n\n"
+        f"{describe_profile(rates)}\n\n"
         "![Events a second](plots/throughput.svg)\n\n"
         + make_table(
             ["", "events/s: median (range)", "of read only"],
