@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,12 @@ from uniques.lifecycle import UsageError, explained_failures, run_job, run_until
 from uniques.options import (
     OneLineParser,
     add_kafka_options,
+    add_metrics_option,
     cluster_of,
     duration_or_off,
     location,
     minute,
+    needed_packages,
     to_seconds,
     topic,
     trigger,
@@ -39,6 +42,7 @@ from uniques.options import (
 )
 from uniques.progress import LagListener
 from uniques.rollups import (
+    BEFORE_KEPT_MINUTES,
     HOUR_SECONDS,
     MINUTES_SCHEMA,
     PERIODS,
@@ -57,10 +61,12 @@ from uniques.tables import Table, is_maintenance_due, maintain, merge_rows, read
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from delta.tables import DeltaTable
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.streaming.listener import StreamingQueryListener
     from uniques.kafka import KafkaCluster
     from uniques.lifecycle import StopSignal
 
@@ -196,6 +202,7 @@ def make_parser() -> OneLineParser:
         metavar="DURATION",
         help="start a batch this often, or available-now: work off what is there and end (default: %(default)s)",
     )
+    add_metrics_option(running)
     return parser
 
 
@@ -219,6 +226,8 @@ def tables_of(args: argparse.Namespace) -> Tables:
 
 def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
     """Answers a question, mends the tables, or keeps them up to date."""
+    if args.metrics_port:
+        load_metrics()  # what it needs is missed before anything starts
     tables = tables_of(args)
     if args.between or args.show is not None:
         tables = read_calendar(spark, tables)
@@ -285,15 +294,24 @@ def run_stream(
     writer = writer.option("checkpointLocation", query_location(args.checkpoint_location))
     now = args.trigger == "available-now"
     query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=args.trigger)
-    listener = LagListener()
-    spark.streams.addListener(listener)
-    try:
+    with ExitStack() as stack:
+        listeners: list[StreamingQueryListener] = [LagListener()]
+        if args.metrics_port:
+            listeners.append(stack.enter_context(load_metrics()(args.metrics_port, keeper.totals)))
+        for each in listeners:
+            spark.streams.addListener(each)
+            stack.callback(spark.streams.removeListener, each)
         started = query.start()
         log.info("started query %s, run %s", started.name, started.runId)
         run_until_stopped(started, stop)
-    finally:
-        spark.streams.removeListener(listener)
     log.info("summary: %s", json.dumps(keeper.totals))
+
+
+def load_metrics() -> Callable[[tuple[str, int], Mapping[str, int]], AbstractContextManager[StreamingQueryListener]]:
+    """`metrics.serve_rollup_metrics`; raises UsageError, one line, when what it needs is missing."""
+    with needed_packages("--metrics-port"):
+        from uniques.metrics import serve_rollup_metrics
+    return serve_rollup_metrics
 
 
 class Keeper:
@@ -349,7 +367,7 @@ class Keeper:
         gone = windows.where(~kept).count()
         if gone:
             # Their hour could not be united any more: the rest of it is gone.
-            by_reason["before_kept_minutes"] = gone
+            by_reason[BEFORE_KEPT_MINUTES] = gone
             log.warning("%s windows are older than --minutes-retention keeps them, and are left out", gone)
         return windows.where(kept)
 

@@ -39,13 +39,14 @@ from uniques.lifecycle import UsageError, explained_failures, run_job, run_until
 from uniques.options import (
     OneLineParser,
     add_kafka_options,
+    add_metrics_option,
     cluster_of,
     duration,
     duration_or_off,
     group,
     instant,
-    listen_address,
     location,
+    needed_packages,
     number,
     to_seconds,
     topic,
@@ -262,12 +263,7 @@ def make_parser() -> OneLineParser:
         help="commit what was read to this consumer group after every batch, so that Kafka's tools show the job's lag; "
         "the job never starts from there (default: none)",
     )
-    running.add_argument(
-        "--metrics-port",
-        type=listen_address,
-        metavar="[HOST:]PORT",
-        help="serve the job's metrics for Prometheus there, at /metrics; needs prometheus_client (default: not at all)",
-    )
+    add_metrics_option(running)
     running.add_argument(
         "--state-partitions",
         type=whole_number(1, 10_000),
@@ -362,15 +358,6 @@ def read_events(spark: SparkSession, args: argparse.Namespace, cluster: KafkaClu
         # No event that counts arrived before: it would be ahead of its arrival by more than --max-future.
         from_time = args.start_time - to_seconds(args.max_future)
     return read_topic(spark, cluster, args.input_topic, args.starting_offsets, args.max_offsets_per_trigger, from_time)
-
-
-@contextmanager
-def needed_packages(flag: str) -> Iterator[None]:
-    """Raises UsageError, one line, when what is imported inside is not installed on the driver."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{flag} needs the Python package {error.name}: pip install {error.name}") from error
 
 
 def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractContextManager[StreamingQueryListener]]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -21,6 +22,7 @@ import unique_users
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from datasketches import hll_sketch
 from generate_events import Event, Settings, generate_events
+from prometheus_client.parser import text_string_to_metric_families
 from pyspark.sql import functions as F
 from uniques.lifecycle import StopSignal
 from uniques.options import cluster_of
@@ -65,6 +67,34 @@ def read_messages(broker: KafkaBroker, topic: str, isolation: str = "read_uncomm
             consumer.close()
             return messages
         messages.append(message)
+
+
+def read_metrics(port: int) -> dict[str, dict[str, float]]:
+    """Sample name -> value of its label `reason`, or empty -> value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples: dict[str, dict[str, float]] = {}
+    for family in families:
+        for sample in family.samples:
+            samples.setdefault(sample.name, {})[sample.labels.get("reason", "")] = sample.value
+    return samples
+
+
+# For the first metrics of a job: Spark starts, and other tests run beside it.
+DEADLINE_SECONDS = 120.0
+
+
+def wait_for_metric(port: int, name: str, value: float) -> dict[str, dict[str, float]]:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            samples = read_metrics(port)
+        except OSError:
+            samples = {}  # the job has not started yet
+        if samples.get(name, {}).get("") == value:
+            return samples
+        time.sleep(0.1)
+    pytest.fail(f"{name} is not {value}: {samples}")
 
 
 def read_records(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from uniques.kafka import KafkaCluster, read_client_properties
-from uniques.lifecycle import EXIT_USAGE
+from uniques.lifecycle import EXIT_USAGE, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -161,6 +162,25 @@ def listen_address(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535 or (":" in text and not host):
         raise refuse(text, "a port from 1 to 65535, or host:port to listen on one interface only")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
+
+
+def add_metrics_option(group: argparse._ArgumentGroup) -> None:
+    """Adds --metrics-port to a group of flags."""
+    group.add_argument(
+        "--metrics-port",
+        type=listen_address,
+        metavar="[HOST:]PORT",
+        help="serve the job's metrics for Prometheus there, at /metrics; needs prometheus_client (default: not at all)",
+    )
+
+
+@contextmanager
+def needed_packages(flag: str) -> Iterator[None]:
+    """Raises UsageError, one line, when what is imported inside is not installed on the driver."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{flag} needs the Python package {error.name}: pip install {error.name}") from error
 
 
 def add_kafka_options(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,8 @@ ROLLUPS_SCHEMA = (
 
 # Why a record of the main job's topic is no minute that can be united, in order of precedence.
 MINUTE_REJECT_REASONS = ("tombstone", "not_a_record", "no_sketch", "bad_sketch", "bad_window")
+# And what the job says of a window whose minutes are not kept any more.
+BEFORE_KEPT_MINUTES = "before_kept_minutes"
 RECORD_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, sketch STRING"
 )

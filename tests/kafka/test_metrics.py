@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,7 @@ import pytest
 from kafka_broker import find_free_port
 from load_events import load_lines
 from monitoring import METRIC, read_expressions
-from prometheus_client.parser import text_string_to_metric_families
-from support import InProcess, count_exactly, make_events, read_records
+from support import DEADLINE_SECONDS, InProcess, count_exactly, make_events, read_records, wait_for_metric
 from uniques.accounting import Ledger
 from uniques.lifecycle import JobError
 from uniques.metrics import serve_metrics
@@ -25,32 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kafka_broker import KafkaBroker
-
-DEADLINE_SECONDS = 120.0
-
-
-def read_metrics(port: int) -> dict[str, dict[str, float]]:
-    """Sample name -> value of its label `reason`, or empty -> value."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    samples: dict[str, dict[str, float]] = {}
-    for family in families:
-        for sample in family.samples:
-            samples.setdefault(sample.name, {})[sample.labels.get("reason", "")] = sample.value
-    return samples
-
-
-def wait_for_metric(port: int, name: str, value: float) -> dict[str, dict[str, float]]:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            samples = read_metrics(port)
-        except OSError:
-            samples = {}  # the job has not started yet
-        if samples.get(name, {}).get("") == value:
-            return samples
-        time.sleep(0.1)
-    pytest.fail(f"{name} is not {value}: {samples}")
 
 
 def test_the_metrics_are_the_exact_counts_and_hold_all_that_dashboard_and_alerts_use(
@@ -97,8 +69,8 @@ def test_the_metrics_are_the_exact_counts_and_hold_all_that_dashboard_and_alerts
     ours = {name for name in asked if name.startswith(("unique_users_", "process_"))}
     assert len(ours) > 15
     assert {name for name in ours if observed or "_last_window_" not in name} <= set(samples)
-    # The rest is Prometheus' and Spark's own; tests/platforms looks for the latter in a real process.
-    assert all(name == "up" or name.startswith("metrics_") for name in asked - ours)
+    # The rest is Prometheus', Spark's and the second job's; tests/platforms and tests/rollups look for these two.
+    assert all(name == "up" or name.startswith(("metrics_", "rollup_users_")) for name in asked - ours)
 
 
 def test_a_port_that_is_taken_gets_one_line() -> None:

@@ -12,13 +12,16 @@ import subprocess
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import rollup_users
 from datasketches import hll_sketch, tgt_hll_type
+from kafka_broker import find_free_port
 from load_events import load_lines
-from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, registers_of, utc
+from monitoring import METRIC, read_expressions
+from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, registers_of, utc, wait_for_metric
 from uniques.lifecycle import StopSignal, UsageError
 from uniques.options import cluster_of
 
@@ -79,17 +82,17 @@ class Rollups:
         self, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], folder: Path, source: str = ""
     ) -> None:
         self._spark = spark
-        self._broker = broker
+        self.broker = broker
         self.source, self.sink = source or new_topic("out", partitions=2), new_topic("rollups")
         self.tables = ["--minutes-table", str(folder / "minutes"), "--rollups-table", str(folder / "rollups")]
         self._checkpoint = ["--checkpoint-location", str(folder / "checkpoint"), "--trigger", "available-now"]
 
     def load(self, minutes: list[Minute]) -> None:
         records = [make_record(ts, users) for ts, users in minutes]
-        load_lines(records, self._broker.bootstrap_servers, self.source)
+        load_lines(records, self.broker.bootstrap_servers, self.source)
 
     def flags(self) -> list[str]:
-        topics = ["--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", self.source]
+        topics = ["--bootstrap-servers", self.broker.bootstrap_servers, "--input-topic", self.source]
         return [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint]
 
     def run(self, *flags: str) -> None:
@@ -105,7 +108,7 @@ class Rollups:
 
     def read_topic(self) -> dict[str, dict[str, Any]]:
         """Key -> last record, as a compacted topic keeps it."""
-        return dict(read_records(self._broker, self.sink))
+        return dict(read_records(self.broker, self.sink))
 
     def read_table(self, name: str) -> list[tuple[Any, ...]]:
         """All of a table but when and where its rows were written; of sketches the registers."""
@@ -313,6 +316,33 @@ def test_minutes_past_their_retention_go_and_what_they_made_stays(
     assert json.loads(capsys.readouterr().out)["unique_users"] == 3
     with pytest.raises(UsageError, match="--rebuild needs all minutes"):
         rollups.run("--rebuild")
+
+
+def test_the_metrics_are_the_totals_of_the_batches(spark: SparkSession, rollups: Rollups) -> None:
+    minutes = make_minutes()
+    rollups.load(minutes)
+    load_lines([b"", b"{}"], rollups.broker.bootstrap_servers, rollups.source)
+    port, stop = find_free_port(), StopSignal()
+    parser = rollup_users.make_parser()
+    flags = ["--trigger", "1 second", "--metrics-port", f"127.0.0.1:{port}"]
+    args = parser.parse_args([*rollups.flags(), *flags])
+    job = Thread(target=rollup_users.run, args=(spark, args, cluster_of(parser, args), stop))
+    job.start()
+    try:
+        samples = wait_for_metric(port, "rollup_users_records_read_total", len(minutes) + 2)
+    finally:
+        stop.handle(None)
+        job.join()
+    assert samples["rollup_users_windows_merged_total"][""] == len(minutes)
+    assert samples["rollup_users_rows_renewed_total"][""] == len(count_periods(minutes))
+    reasons = samples["rollup_users_records_rejected_total"]
+    assert {reason: number for reason, number in reasons.items() if number} == {"not_a_record": 2}
+    assert samples["rollup_users_lag_records"][""] == 0
+    assert samples["rollup_users_batch_duration_seconds_count"][""] == 1
+    asked = {name for expression in read_expressions() for name in METRIC.findall(expression)}
+    ours = {name for name in asked if name.startswith("rollup_users_")}
+    assert ours
+    assert ours <= set(samples)
 
 
 def test_what_is_wrong_is_said_in_one_line(rollups: Rollups) -> None:
