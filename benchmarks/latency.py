@@ -43,7 +43,7 @@ WAYS = {
     "--trigger 100 ms --counter hll_sketch --exactly-once": (*SOON, "--counter", "hll_sketch", "--exactly-once"),
 }
 # The others at the highest rate only: they show the shares of the trigger, and of the counter in a batch.
-AT_ALL_RATES = ("at least once", "--exactly-once")
+AT_ALL_RATES = ("at least once",)
 PACKAGES = ("confluent-kafka",)
 
 
