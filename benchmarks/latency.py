@@ -149,23 +149,23 @@ def judge_delays(delays: Sequence[Row]) -> list[str]:
 def save_delays(delays: Sequence[Row], path: Path) -> None:
     """A bar a line, its median, with a whisker from there to p99 and a dot at the largest."""
     figure, axes = start_plot(
-        "From a window's end to its record: median / p99", "seconds", height=0.42 * len(delays) + 1.8
+        "From a window's end to its record: p50 / p99", "seconds", height=0.55 * len(delays) + 1.8
     )
     ways = list(dict.fromkeys(str(row.parameters["way"]) for row in delays))
     for place, row in enumerate(delays):
-        p99, largest = take_percentile(row.values, 0.99), max(row.values)
+        p50, p99, largest = take_percentile(row.values, 0.5), take_percentile(row.values, 0.99), max(row.values)
         colour = COLOURS[ways.index(str(row.parameters["way"]))]
-        error = [[0.0], [p99 - row.median]]
-        axes.barh(place, row.median, xerr=error, color=colour, error_kw={"capsize": 4, "ecolor": "#444444"})
+        error = [[0.0], [p99 - p50]]
+        axes.barh(place, p50, xerr=error, color=colour, error_kw={"capsize": 4, "ecolor": "#444444"})
         axes.plot(largest, place, ".", color="#444444")
-        label = f"{row.median:.2f} / {p99:.2f}"
+        label = f"{p50:.2f} / {p99:.2f}"
         # Beside the plot, where no line crosses it.
         axes.annotate(label, (1.01, place), xycoords=("axes fraction", "data"), va="center")
     axes.axvline(WATERMARK_SECONDS, color="#888888", linestyle=":", label="watermark")
     axes.axvline(ALLOWED_SECONDS, color=COLOURS[3], linestyle="--", label="watermark + 1.5 s")
     axes.plot([], [], ".", color="#444444", label="largest")
-    axes.errorbar([], [], xerr=[], color="#444444", capsize=4, label="bar: median, whisker: to p99")
-    axes.set_yticks(range(len(delays)), [row.what for row in delays])
+    axes.errorbar([], [], xerr=[], color="#444444", capsize=4, label="bar: p50, whisker: to p99")
+    axes.set_yticks(range(len(delays)), [row.what.replace(", ", "\n", 1) for row in delays])
     axes.invert_yaxis()
     axes.margins(x=0.05)
     axes.set_xlim(left=0)
