@@ -40,7 +40,6 @@ from packages import CACHE
 from report import make_table, save_bars, show_spread
 from rows import ratios, say
 from truth import WINDOW_SECONDS, Truth, compare_results, flip_times, name_window, read_leniently
-from unique_users import make_parser
 from uniques.events import REJECT_REASONS
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ PLAIN_NAME = "plain Python"
 STREAMS_NAME = "Kafka Streams"
 GUARDED_NAME = "job, --timestamp-guard neighbours"
 
-# The flags of each way to run the job, which is measured when the job knows them.
+# The flags of each way to run the job.
 JOB_WAYS = {
     JOB_NAME: (),
     FAST_NAME: ("--counter", "hll_sketch", "--exactly-once"),
@@ -264,15 +263,8 @@ def load_topic(broker: KafkaBroker, name: str, settings: Settings, flipped: bool
 
 def find_engines() -> tuple[list[Engine], dict[str, str]]:
     """The engines that this machine can run, in the order of the report; and why each of the others can't."""
-    known = make_parser().format_help()
-    engines = []
+    engines = [make_job(name, flags) for name, flags in JOB_WAYS.items()]
     missing = {}
-    for name, flags in JOB_WAYS.items():
-        unknown = [flag for flag in flags if flag.startswith("--") and flag not in known]
-        if unknown:
-            missing[name] = f"the job has no {unknown[0]}"
-        else:
-            engines.append(make_job(name, flags))
     for name, make in (
         (PLAIN_NAME, make_plain),
         (QUIX_NAME, make_quix),

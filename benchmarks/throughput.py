@@ -149,8 +149,6 @@ def measure(recorder: Recorder, rounds: int) -> None:
 def describe_profile(rates: Sequence[Row]) -> str:
     """Where the time goes: both cores' microseconds an event, by differences between ways."""
     spent = {row.what: 2e6 / row.median for row in rates}
-    if PARSED not in spent:
-        return ""
     return (
         "Core time an event, broker included (two cores over the rate, by difference): "
         f"reading {spent[READ_ONLY]:.1f} µs, parsing, judging and accounting "

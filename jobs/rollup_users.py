@@ -295,7 +295,7 @@ def run_stream(
     now = args.trigger == "available-now"
     query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=args.trigger)
     with ExitStack() as stack:
-        listeners: list[StreamingQueryListener] = [LagListener()]
+        listeners: list[StreamingQueryListener] = [LagListener(QUERY_NAME)]
         if args.metrics_port:
             listeners.append(stack.enter_context(load_metrics()(args.metrics_port, keeper.totals)))
         for each in listeners:

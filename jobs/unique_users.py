@@ -496,7 +496,7 @@ def work_off(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: St
     for round_ in range(CLOSING_ROUNDS):
         if round_:
             closer.close_windows()
-        run_until_stopped(closer.listener.start(writer), stop, lambda _query: None)
+        run_until_stopped(closer.listener.start(writer), stop)
         closer.listener.wait_until_ended()
         if stop.requested or not close or not closer.ledger.open:
             return
@@ -561,7 +561,7 @@ def run_backfill(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCl
     writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
     listener = ProgressListener(ledger, bounded=True)
     with listen(spark, args, cluster, listener):
-        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop, lambda _query: None)
+        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)
     if stop.requested:
         return ledger
     counter = counter_of(args)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs the fast suite, and the tests of the second job, on every Spark of conf/spark-versions.txt, each in an environment of its own in .cache/spark-VERSION:
+# Runs the fast suite, and the tests of the second job, on every Spark of conf/spark-versions.txt, each in an environment
+# of its own in .cache/spark-VERSION:
 #   tools/test_matrix.sh [pytest arguments…]      SPARK="4.0.0 3.5.3" names some of them; WORKERS=2 processes
 set -eu
 cd "$(dirname "$0")/.."

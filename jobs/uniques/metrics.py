@@ -18,7 +18,7 @@ from uniques import __version__
 from uniques.accounting import parse_time
 from uniques.events import REJECT_REASONS
 from uniques.lifecycle import JobError
-from uniques.progress import count_lag, describe_batch
+from uniques.progress import describe_batch
 from uniques.rollups import BEFORE_KEPT_MINUTES, MINUTE_REJECT_REASONS
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
         StreamingQueryProgress,
     )
 
-    from uniques.progress import ProgressListener
+    from uniques.progress import BatchProgress, ProgressListener
 
-PREFIX, ROLLUP_PREFIX = "unique_users", "rollup_users"
 BATCH_SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 GAUGES = {
@@ -50,24 +49,33 @@ GAUGES = {
 }
 
 
-class MetricsListener(StreamingQueryListener, Collector):
-    """Shows what a ProgressListener has booked; to be added to the session after that one.
+class QueryMetrics(StreamingQueryListener, Collector):
+    """Shows a query of this session; a subclass says what, in `make_families`.
 
     Spark calls it on one thread, Prometheus' server on others: what the latter shows is replaced as a whole.
     """
 
-    def __init__(self, listener: ProgressListener, registry: CollectorRegistry) -> None:
-        """Registers itself, the duration of batches, and the driver's process in `registry`."""
-        self._listener = listener
+    def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
+        """Registers itself, the duration of batches, and the driver's process in `registry`.
+
+        `prefix`: of every name, and the name of the query.
+        """
+        self.prefix = prefix
         self._batch_seconds = Histogram(
-            f"{PREFIX}_batch_duration_seconds", "How long batches took.", buckets=BATCH_SECONDS, registry=registry
+            f"{prefix}_batch_duration_seconds", "How long batches took.", buckets=BATCH_SECONDS, registry=registry
         )
-        self._rows_written = 0
-        self._gauges: dict[str, float] = {}
         self._families: list[Metric] = []
         self._update()
         ProcessCollector(registry=registry)
         registry.register(self)
+
+    def make_families(self) -> list[Metric]:
+        """What is shown besides batches, process, version and time."""
+        raise NotImplementedError
+
+    def take_batch(self, progress: StreamingQueryProgress, batch: BatchProgress) -> None:
+        """Takes over what a batch says."""
+        raise NotImplementedError
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus gets: the state after the last batch."""
@@ -78,10 +86,43 @@ class MetricsListener(StreamingQueryListener, Collector):
         self._update()
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        """Takes over a batch."""
-        progress = event.progress
-        batch = describe_batch(progress)
+        """Takes over a batch; other queries of the session are none of its business."""
+        if event.progress.name != self.prefix:
+            return
+        batch = describe_batch(event.progress)
         self._batch_seconds.observe(batch.seconds)
+        self.take_batch(event.progress, batch)
+        self._update()
+
+    def onQueryIdle(self, _event: QueryIdleEvent) -> None:  # noqa: N802
+        """Nothing arrives, which is progress too: the query lives."""
+        self._update()
+
+    def onQueryTerminated(self, _event: QueryTerminatedEvent) -> None:  # noqa: N802
+        """The last batch stays on show until the process ends."""
+
+    def _update(self) -> None:
+        """Makes what `collect` gives."""
+        info = GaugeMetricFamily(f"{self.prefix}_info", "The job that runs.", labels=["version"])
+        info.add_metric([__version__], 1)
+        alive = GaugeMetricFamily(
+            f"{self.prefix}_last_progress_timestamp_seconds", "When the query was last seen to live.", time.time()
+        )
+        self._families = [info, *self.make_families(), alive]
+
+
+class MetricsListener(QueryMetrics):
+    """Shows what a ProgressListener has booked; to be added to the session after that one."""
+
+    def __init__(self, listener: ProgressListener, registry: CollectorRegistry) -> None:
+        """See `QueryMetrics`."""
+        self._listener = listener
+        self._rows_written = 0
+        self._gauges: dict[str, float] = {}
+        super().__init__("unique_users", registry)
+
+    def take_batch(self, progress: StreamingQueryProgress, batch: BatchProgress) -> None:
+        """Takes over what the ledger does not book."""
         self._rows_written += batch.rows_written
         self._gauges["input_events_per_second"] = read_input_rate(progress)
         self._gauges["processed_events_per_second"] = batch.events / batch.seconds if batch.seconds else 0.0
@@ -95,108 +136,62 @@ class MetricsListener(StreamingQueryListener, Collector):
         if written is not None and written["last_window_end"] is not None:
             self._gauges["last_window_users"] = written["last_window_users"]
             self._gauges["last_window_end_timestamp_seconds"] = written["last_window_end"]
-        self._update()
 
-    def onQueryIdle(self, _event: QueryIdleEvent) -> None:  # noqa: N802
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Nothing arrives, which is progress too: the query lives."""
         self._gauges.update(input_events_per_second=0.0, processed_events_per_second=0.0)
-        self._update()
+        super().onQueryIdle(event)
 
-    def onQueryTerminated(self, _event: QueryTerminatedEvent) -> None:  # noqa: N802
-        """The last batch stays on show until the process ends."""
-
-    def _update(self) -> None:
-        """Makes what `collect` gives."""
-        summary = self._listener.ledger.summary()
-        rejected = CounterMetricFamily(f"{PREFIX}_events_rejected", "Records that are no events.", labels=["reason"])
+    def make_families(self) -> list[Metric]:
+        """The ledger, and the gauges that are known."""
+        prefix, summary = self.prefix, self._listener.ledger.summary()
+        rejected = CounterMetricFamily(f"{prefix}_events_rejected", "Records that are no events.", labels=["reason"])
         for reason in REJECT_REASONS:
             rejected.add_metric([reason], summary["rejected_by_reason"].get(reason, 0))
-        self._families = [
-            make_info(PREFIX),
-            CounterMetricFamily(f"{PREFIX}_events_read", "Records that were read.", summary["read"]),
-            CounterMetricFamily(f"{PREFIX}_events_counted", "Events in windows that are closed.", summary["counted"]),
+        return [
+            CounterMetricFamily(f"{prefix}_events_read", "Records that were read.", summary["read"]),
+            CounterMetricFamily(f"{prefix}_events_counted", "Events in windows that are closed.", summary["counted"]),
             rejected,
-            CounterMetricFamily(f"{PREFIX}_events_late", "Events whose window was closed.", summary["late"]),
+            CounterMetricFamily(f"{prefix}_events_late", "Events whose window was closed.", summary["late"]),
             GaugeMetricFamily(
-                f"{PREFIX}_events_in_open_windows", "Events in windows that are open.", summary["in_open_windows"]
+                f"{prefix}_events_in_open_windows", "Events in windows that are open.", summary["in_open_windows"]
             ),
-            GaugeMetricFamily(f"{PREFIX}_open_windows", "Windows that are open.", summary["open_windows"]),
-            CounterMetricFamily(f"{PREFIX}_rows_written", "Records that were written.", self._rows_written),
-            make_last_progress(PREFIX),
+            GaugeMetricFamily(f"{prefix}_open_windows", "Windows that are open.", summary["open_windows"]),
+            CounterMetricFamily(f"{prefix}_rows_written", "Records that were written.", self._rows_written),
             *(
-                GaugeMetricFamily(f"{PREFIX}_{name}", text, self._gauges[name])
+                GaugeMetricFamily(f"{prefix}_{name}", text, self._gauges[name])
                 for name, text in GAUGES.items()
                 if name in self._gauges
             ),
         ]
 
 
-class RollupMetrics(StreamingQueryListener, Collector):
+class RollupMetrics(QueryMetrics):
     """Shows what the second job has done: its totals, and how far behind its topic it is."""
 
     def __init__(self, totals: Mapping[str, int], registry: CollectorRegistry) -> None:
-        """`totals` are those of `rollup_users.Keeper`, as they stand after a batch."""
+        """See `QueryMetrics`; `totals` are those of `rollup_users.Keeper`, as they stand after a batch."""
         self._totals = totals
-        self._batch_seconds = Histogram(
-            f"{ROLLUP_PREFIX}_batch_duration_seconds",
-            "How long batches took.",
-            buckets=BATCH_SECONDS,
-            registry=registry,
-        )
         self._lag = 0
-        self._families: list[Metric] = []
-        self._update()
-        ProcessCollector(registry=registry)
-        registry.register(self)
+        super().__init__("rollup_users", registry)
 
-    def collect(self) -> Iterator[Metric]:
-        """What Prometheus gets: the state after the last batch."""
-        yield from self._families
+    def take_batch(self, _progress: StreamingQueryProgress, batch: BatchProgress) -> None:
+        """Takes over the lag."""
+        self._lag = batch.lag
 
-    def onQueryStarted(self, _event: QueryStartedEvent) -> None:  # noqa: N802
-        """The query runs."""
-        self._update()
-
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        """Takes over a batch."""
-        self._batch_seconds.observe(event.progress.durationMs.get("triggerExecution", 0) / 1000)
-        self._lag = max(count_lag(source) for source in event.progress.sources)
-        self._update()
-
-    def onQueryIdle(self, _event: QueryIdleEvent) -> None:  # noqa: N802
-        """Nothing arrives, which is progress too: the query lives."""
-        self._update()
-
-    def onQueryTerminated(self, _event: QueryTerminatedEvent) -> None:  # noqa: N802
-        """The last batch stays on show until the process ends."""
-
-    def _update(self) -> None:
-        """Makes what `collect` gives."""
-        rejected = CounterMetricFamily(f"{ROLLUP_PREFIX}_records_rejected", "Records left out.", labels=["reason"])
+    def make_families(self) -> list[Metric]:
+        """The totals and the lag."""
+        prefix, totals = self.prefix, self._totals
+        rejected = CounterMetricFamily(f"{prefix}_records_rejected", "Records left out.", labels=["reason"])
         for reason in (*MINUTE_REJECT_REASONS, BEFORE_KEPT_MINUTES):
-            rejected.add_metric([reason], self._totals.get(reason, 0))
-        self._families = [
-            make_info(ROLLUP_PREFIX),
-            CounterMetricFamily(f"{ROLLUP_PREFIX}_records_read", "Records that were read.", self._totals["read"]),
+            rejected.add_metric([reason], totals.get(reason, 0))
+        return [
+            CounterMetricFamily(f"{prefix}_records_read", "Records that were read.", totals["read"]),
             rejected,
-            CounterMetricFamily(f"{ROLLUP_PREFIX}_windows_merged", "Windows of batches.", self._totals["windows"]),
-            CounterMetricFamily(f"{ROLLUP_PREFIX}_rows_renewed", "Rows of periods made anew.", self._totals["rollups"]),
-            GaugeMetricFamily(f"{ROLLUP_PREFIX}_lag_records", "Records behind those of the last batch.", self._lag),
-            make_last_progress(ROLLUP_PREFIX),
+            CounterMetricFamily(f"{prefix}_windows_merged", "Windows of batches.", totals["windows"]),
+            CounterMetricFamily(f"{prefix}_rows_renewed", "Rows of periods made anew.", totals["rollups"]),
+            GaugeMetricFamily(f"{prefix}_lag_records", "Records behind those of the last batch.", self._lag),
         ]
-
-
-def make_info(prefix: str) -> Metric:
-    """The job's version, as a label."""
-    info = GaugeMetricFamily(f"{prefix}_info", "The job that runs.", labels=["version"])
-    info.add_metric([__version__], 1)
-    return info
-
-
-def make_last_progress(prefix: str) -> Metric:
-    """Now, in unix seconds."""
-    text = "When the query was last seen to live."
-    return GaugeMetricFamily(f"{prefix}_last_progress_timestamp_seconds", text, time.time())
 
 
 def read_input_rate(progress: StreamingQueryProgress) -> float:

@@ -112,13 +112,18 @@ def date_last_event(progress: StreamingQueryProgress) -> float:
 class LagListener(StreamingQueryListener):
     """Logs after every batch how far behind its topic a query is."""
 
+    def __init__(self, name: str) -> None:
+        """`name` of the query: others may run in the session."""
+        self._name = name
+
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
         """Nothing is read yet."""
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
         """Logs the batch's lag, in records."""
-        lag = max(count_lag(source) for source in event.progress.sources)
-        log.info("batch=%s lag=%s", event.progress.batchId, lag)
+        if event.progress.name == self._name:
+            batch = describe_batch(event.progress)
+            log.info("batch=%s lag=%s", batch.batch, batch.lag)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Nothing is behind."""

@@ -82,23 +82,23 @@ class Rollups:
         self, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], folder: Path, source: str = ""
     ) -> None:
         self._spark = spark
-        self.broker = broker
+        self._broker = broker
         self.source, self.sink = source or new_topic("out", partitions=2), new_topic("rollups")
         self.tables = ["--minutes-table", str(folder / "minutes"), "--rollups-table", str(folder / "rollups")]
         self._checkpoint = ["--checkpoint-location", str(folder / "checkpoint"), "--trigger", "available-now"]
 
-    def load(self, minutes: list[Minute]) -> None:
-        records = [make_record(ts, users) for ts, users in minutes]
-        load_lines(records, self.broker.bootstrap_servers, self.source)
+    def load(self, minutes: list[Minute], *others: bytes) -> None:
+        records = [*(make_record(ts, users) for ts, users in minutes), *others]
+        load_lines(records, self._broker.bootstrap_servers, self.source)
 
     def flags(self) -> list[str]:
-        topics = ["--bootstrap-servers", self.broker.bootstrap_servers, "--input-topic", self.source]
+        topics = ["--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", self.source]
         return [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint]
 
-    def run(self, *flags: str) -> None:
+    def run(self, *flags: str, stop: StopSignal | None = None) -> None:
         parser = rollup_users.make_parser()
         args = parser.parse_args([*self.flags(), *flags])
-        rollup_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
+        rollup_users.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
 
     def ask(self, sql: str) -> list[Any]:
         """The rows of a query on the README's tables."""
@@ -108,7 +108,7 @@ class Rollups:
 
     def read_topic(self) -> dict[str, dict[str, Any]]:
         """Key -> last record, as a compacted topic keeps it."""
-        return dict(read_records(self.broker, self.sink))
+        return dict(read_records(self._broker, self.sink))
 
     def read_table(self, name: str) -> list[tuple[Any, ...]]:
         """All of a table but when and where its rows were written; of sketches the registers."""
@@ -318,15 +318,12 @@ def test_minutes_past_their_retention_go_and_what_they_made_stays(
         rollups.run("--rebuild")
 
 
-def test_the_metrics_are_the_totals_of_the_batches(spark: SparkSession, rollups: Rollups) -> None:
+def test_the_metrics_are_the_totals_of_the_batches(rollups: Rollups) -> None:
     minutes = make_minutes()
-    rollups.load(minutes)
-    load_lines([b"", b"{}"], rollups.broker.bootstrap_servers, rollups.source)
+    rollups.load(minutes, b"", b"{}")
     port, stop = find_free_port(), StopSignal()
-    parser = rollup_users.make_parser()
     flags = ["--trigger", "1 second", "--metrics-port", f"127.0.0.1:{port}"]
-    args = parser.parse_args([*rollups.flags(), *flags])
-    job = Thread(target=rollup_users.run, args=(spark, args, cluster_of(parser, args), stop))
+    job = Thread(target=rollups.run, args=flags, kwargs={"stop": stop})
     job.start()
     try:
         samples = wait_for_metric(port, "rollup_users_records_read_total", len(minutes) + 2)
