@@ -125,7 +125,7 @@ $(RELEASE): $(INSTALLED)
 
 pins: $(RELEASE) ## write the pinned and hashed packages: requirements-dev.txt, and for the images docker/requirements*.txt
 	@$(PINS) --universal --python-version 3.10 --extra dev --output-file requirements-dev.txt
-	@$(PINS_IMAGE) --extra fast --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
+	@$(PINS_IMAGE) --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
 	@$(PINS_IMAGE) --extra tools --output-file docker/requirements-generator.txt
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)

@@ -76,7 +76,7 @@ AWKWARD_BATCHES = 5
 
 JOB_NAME = "job"
 FAST_NAME = "job, --counter hll_sketch --exactly-once"
-ARROW_NAME = "job, --json-parser arrow"
+FROM_JSON_NAME = "job, --json-parser spark"
 FLINK_NAME = "Flink SQL"
 QUIX_NAME = "Quix Streams"
 PLAIN_NAME = "plain Python"
@@ -288,7 +288,7 @@ def make_job(name: str, flags: Sequence[str]) -> Engine:
         submit = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(JOB)]
         return [*submit, *where, *topics, "--trigger", "available-now", *flags]
 
-    programs = (JOB, *sorted((JOB.parent / "uniques").glob("*.py")))
+    programs = (JOB, *sorted((JOB.parent / "uniques").glob("*.[jp]*")))
     return Engine(name, command, programs, TOLERANCE)
 
 
@@ -526,7 +526,7 @@ class Bench:
     def measure_awkward(self, events: int, windows: int) -> None:
         """Every engine once on every awkward topic; the job in several batches, so that its watermark moves."""
         batches = ("--max-offsets-per-trigger", str(events // AWKWARD_BATCHES))
-        jobs = [make_job(JOB_NAME, batches), make_job(ARROW_NAME, ("--json-parser", "arrow", *batches))]
+        jobs = [make_job(JOB_NAME, batches), make_job(FROM_JSON_NAME, ("--json-parser", "spark", *batches))]
         engines = [*jobs, *(engine for engine in self._engines if engine.name not in JOB_WAYS)]
         guarded = make_job(GUARDED_NAME, ("--timestamp-guard", "neighbours", *batches))
         settings = make_settings(events, windows)

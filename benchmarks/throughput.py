@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rows import Recorder, Row
 
 READ_ONLY, PARSED = "read only", "read, parsed, accounted for"
+FROM_JSON = "--json-parser spark"
 MAX_FUTURE = "5 seconds"
 SKETCH = Counter("hll_sketch")
 DEFAULT, FAST = "job, default flags", "--counter hll_sketch"
@@ -77,34 +78,36 @@ class Bench:
 
     def parsed(self) -> float:
         """The job's pipeline up to counting."""
-        events = observe_events(parse_events(self._source(), MAX_FUTURE), 60)
-        return self._run(accept_events(events).writeStream.format("noop"))
+        return self._run(accept_events(observe_events(self._judged(), 60)).writeStream.format("noop"))
 
     def job(self, counter: Counter) -> float:
         """The job's pipeline, in append mode, into the topic out."""
-        return self._count(observe_events(parse_events(self._source(), MAX_FUTURE), 60), counter)
+        return self._count(observe_events(self._judged(), 60), counter)
 
-    def job_with_arrow_parser(self, counter: Counter) -> float:
-        """The job's pipeline with `--json-parser arrow`."""
-        decode = send_decoder(self._spark)
-        return self._count(observe_events(parse_events(self._source(), MAX_FUTURE, decode=decode), 60), counter)
+    def job_with_sparks_parser(self, counter: Counter) -> float:
+        """The job's pipeline with `--json-parser spark`."""
+        return self._count(observe_events(parse_events(self._source(), MAX_FUTURE), 60), counter)
 
     def job_without_guard_and_accounting(self, counter: Counter) -> float:
         """The same, but events are not compared with their arrival, and only counted on their way."""
         # The observation stays: without one Spark parses every record twice.
-        return self._count(parse_events(self._source()).observe("events", F.count(F.lit(1)).alias("read")), counter)
+        judged = parse_events(self._source(), decode=send_decoder(self._spark))
+        return self._count(judged.observe("events", F.count(F.lit(1)).alias("read")), counter)
 
     def job_with_neighbour_guard(self, counter: Counter) -> float:
         """The job's pipeline with `--timestamp-guard neighbours`."""
-        return self._count(observe_events(guard_events(parse_events(self._source(), MAX_FUTURE)), 60), counter)
+        return self._count(observe_events(guard_events(self._judged()), 60), counter)
 
     def job_with_rejects_topic(self, counter: Counter) -> float:
         """The job's pipeline with `--rejects-topic`, which reads and parses twice."""
-        judged = parse_events(self._source(), MAX_FUTURE)
+        judged = self._judged()
         counts = count_unique_users(accept_events(observe_events(judged, 60)), counter=counter)
         records = address_records(make_records(counts, counter, final=True), "out")
         rejects = make_reject_records(reject_events(judged), "rejects")
         return self._run(write_topic(records.union(rejects), self._cluster))
+
+    def _judged(self) -> DataFrame:
+        return parse_events(self._source(), MAX_FUTURE, decode=send_decoder(self._spark))
 
     def _source(self) -> DataFrame:
         return read_topic(self._spark, self._cluster, "in", "earliest", self._batch)
@@ -132,8 +135,8 @@ def measure(recorder: Recorder, rounds: int) -> None:
                 DEFAULT: partial(bench.job, DEFAULT_COUNTER),
                 "--rsd 0.05": partial(bench.job, Counter(rsd=0.05)),
                 FAST: partial(bench.job, SKETCH),
-                "--json-parser arrow": partial(bench.job_with_arrow_parser, DEFAULT_COUNTER),
-                "--json-parser arrow --counter hll_sketch": partial(bench.job_with_arrow_parser, SKETCH),
+                FROM_JSON: partial(bench.job_with_sparks_parser, DEFAULT_COUNTER),
+                f"{FROM_JSON} {FAST}": partial(bench.job_with_sparks_parser, SKETCH),
                 "no guard, no accounting": partial(bench.job_without_guard_and_accounting, DEFAULT_COUNTER),
                 "--timestamp-guard neighbours": partial(bench.job_with_neighbour_guard, DEFAULT_COUNTER),
                 "--rejects-topic": partial(bench.job_with_rejects_topic, DEFAULT_COUNTER),

@@ -23,6 +23,7 @@ from uniques.backfill import Journal, count_pieces, describe_time, stage_events
 from uniques.checkpoint import check_parameters, explained_damage, keep_text, query_location
 from uniques.clients import GroupCommitter, check_rights, find_topic_id
 from uniques.counts import COUNTERS, Counter, count_unique_users, make_records, observe_counts
+from uniques.decode import send_decoder
 from uniques.events import TS_UNITS, accept_events, limit_events, observe_events, parse_events, reject_events
 from uniques.files import open_input, print_values, read_lines, stream_lines
 from uniques.idle import IdleCloser, read_punctuation, write_punctuation
@@ -125,9 +126,10 @@ def make_parser() -> OneLineParser:
     )
     source.add_argument(
         "--json-parser",
-        choices=("spark", "arrow"),
-        default="spark",
-        help="spark: from_json; arrow: the same events, decoded in Python by msgspec (default: %(default)s)",
+        choices=("auto", "bytes", "spark"),
+        default="auto",
+        help="spark: from_json; bytes: the same events, read from their bytes by a Java function that the driver "
+        "compiles; auto: bytes where Spark takes it, else spark (default: %(default)s)",
     )
     judging = parser.add_argument_group("which events count")
     judging.add_argument(
@@ -306,8 +308,8 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
         load_guard()
     if args.metrics_port:
         load_metrics()
-    if args.json_parser == "arrow":
-        load_decoder()
+    if choose_decoder(spark, args) is None and args.json_parser == "auto":
+        log.info("json parser: spark, because this Spark takes no Java function")
     rights = [(args.input_topic, "READ")] if args.input is None else []
     rights += [(topic_name, "WRITE") for topic_name in (output_topic(args), args.rejects_topic) if topic_name]
     if args.exactly_once:
@@ -337,7 +339,7 @@ def output_topic(args: argparse.Namespace) -> str | None:
 def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
     """Parses records and decides which are events that count, as the flags say; see `events.parse_events`."""
     max_future = None if args.max_future == "off" else args.max_future
-    decode = load_decoder()(records.sparkSession, args.ts_unit) if args.json_parser == "arrow" else None
+    decode = choose_decoder(records.sparkSession, args)
     judged = parse_events(records, max_future, args.max_age, args.ts_unit, decode)
     if args.timestamp_guard == "neighbours":
         judged = load_guard()(judged, to_seconds(max_future) if max_future else None)
@@ -370,25 +372,23 @@ def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractCont
 def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
     """`guard.guard_events`; raises UsageError, one line, when what it needs is missing."""
     flag = "--timestamp-guard neighbours"
-    check_arrow_functions(flag)
+    if not hasattr(functions, "arrow_udf"):
+        raise UsageError(f"{flag} needs Spark 4.1 or newer")
     with needed_packages(flag):
         from uniques.guard import guard_events
     return guard_events
 
 
-def load_decoder() -> Callable[[SparkSession, str], Callable[[Column], Column]]:
-    """`decode.send_decoder`; raises UsageError, one line, when what it needs is missing."""
-    flag = "--json-parser arrow"
-    check_arrow_functions(flag)
-    with needed_packages(flag):
-        from uniques.decode import send_decoder
-    return send_decoder
-
-
-def check_arrow_functions(flag: str) -> None:
-    """Raises UsageError, one line, when this Spark has no Arrow functions."""
-    if not hasattr(functions, "arrow_udf"):
-        raise UsageError(f"{flag} needs Spark 4.1 or newer")
+def choose_decoder(spark: SparkSession, args: argparse.Namespace) -> Callable[[Column], Column] | None:
+    """`decode.send_decoder`'s, or None when Spark's own parser reads all; raises UsageError, one line."""
+    if args.json_parser == "spark":
+        return None
+    try:
+        return send_decoder(spark, args.ts_unit)
+    except UsageError:
+        if args.json_parser == "bytes":
+            raise
+        return None
 
 
 def fixed_parameters(args: argparse.Namespace) -> dict[str, str]:

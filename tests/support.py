@@ -40,7 +40,7 @@ SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 # For JVMs that live for seconds: compiling for the long run takes nearly half of their time.
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
-# What `--timestamp-guard neighbours` and `--json-parser arrow` are made of.
+# What `--timestamp-guard neighbours` is made of.
 needs_arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Arrow functions need Spark 4.1")
 
 needs_state_reader = pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 can't read its state")

@@ -68,23 +68,24 @@ def parse_events(
     event, and `reject_reason` STRING, one of REJECT_REASONS or null. `ts_unit` is a key of TS_UNITS. When `records` has
     an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than `max_future` after it or more
     than `max_age` before it (durations such as `5 seconds`) are rejected. No clock is asked: a replay gives the same.
-    `decode`, if given, is as `decode.decode_events` makes it: a parser for what it is certain of; it changes no row.
+    `decode`, if given, is as `decode.send_decoder` makes it: a parser for what it is certain of; it changes no row.
     """
-    text = F.col("value").cast("string")
-    event = F.from_json(text, EVENT_SCHEMA, STRICT_JSON)
     # try_ functions and a range check: an ANSI error, or a time no timestamp can hold, would end the query.
     ts = F.expr("try_cast(event.ts AS BIGINT)")
     ts_read, uid = F.when(ts.between(0, largest_ts(ts_unit)), ts), F.col("event.uid")
     if decode is None:
-        parsed = records.withColumn("event", event)
+        parsed, left = records, "value"
     else:
-        decoded = F.col("decoded")
+        decoded, left = F.col("decoded"), "left_to_spark"
         parsed = records.withColumn("decoded", decode(F.col("value").cast("binary")))
-        parsed = parsed.withColumn("event", F.when(decoded.isNull(), event))
+        # Not the value itself: nothing need carry that on once it is decoded.
+        parsed = parsed.withColumn(left, F.when(decoded.isNull(), F.col("value")))
         ts_read, uid = F.coalesce("decoded.ts", ts_read), F.coalesce("decoded.uid", uid)
+    text = F.col(left).cast("string")
+    parsed = parsed.withColumn("event", F.from_json(text, EVENT_SCHEMA, STRICT_JSON))
     timed = parsed.withColumns({"ts_read": ts_read, "uid_read": uid})
     reason = (
-        F.when(F.col("value").isNull(), "tombstone")
+        F.when(F.col(left).isNull(), "tombstone")
         .when(F.col("event.malformed").isNotNull() | F.col("event").isNull(), explain_malformed(text))
         .when(F.col("event.ts").isNull(), "missing_ts")
         .when(F.col("ts_read").isNull(), "bad_ts")

@@ -113,13 +113,14 @@ def test_a_worker_that_is_killed_in_a_batch_changes_no_result(
     script = Path(shutil.copy(ROOT / "jobs" / "unique_users.py", tmp_path))
     package = tmp_path / "uniques.zip"
     with ZipFile(package, "w") as archive:
-        for module in (ROOT / "jobs" / "uniques").glob("*.py"):
-            archive.write(module, f"uniques/{module.name}")
+        for file in (ROOT / "jobs" / "uniques").glob("*.*"):
+            archive.write(file, f"uniques/{file.name}")
     command = [str(SPARK_SUBMIT), "--master", cluster.master, "--deploy-mode", "client", "--py-files", str(package)]
     command += ["--conf", "spark.ui.enabled=false", "--executor-memory", "768m", str(script)]
     command += ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source, "--output-topic", sink]
     command += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--trigger", "available-now"]
     command += ["--max-offsets-per-trigger", str(BATCH), "--timestamp-guard", "neighbours"]
+    command += ["--json-parser", "bytes"]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=plain_environment(), cwd=tmp_path
     ) as job:

@@ -7,10 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
 import pyspark
 import pytest
 from load_events import load_lines
@@ -33,6 +31,7 @@ from uniques.lifecycle import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from generate_events import Event
     from kafka_broker import KafkaBroker
@@ -67,7 +66,7 @@ def account(events: Sequence[Event], batch: int) -> tuple[Counter[str], Counter[
 
 @pytest.mark.parametrize(
     ("mode", "parser"),
-    [("append", "spark"), pytest.param("append", "arrow", marks=needs_arrow_udf), ("update", "spark")],
+    [("append", "spark"), ("append", "bytes"), ("update", "bytes")],
 )
 def test_every_event_is_counted_rejected_or_late(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: str, parser: str
@@ -331,31 +330,3 @@ def test_all_log_lines_are_json_where_spark_is_told_so(tmp_path: Path, there: bo
     else:
         assert (done.returncode, own["level"]) == (2, "ERROR")
         assert own["msg"].startswith(f"--input {lines}: ")
-
-
-@needs_arrow_udf
-@pytest.mark.parametrize("guard", ["arrival", "neighbours"])
-def test_executors_without_msgspec_get_that_of_the_driver(
-    job: InProcess,
-    broker: KafkaBroker,
-    new_topic: Callable[..., str],
-    spark: SparkSession,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    guard: str,
-) -> None:
-    installed, site = Path(pyarrow.__file__).parents[1], tmp_path / "site"
-    site.mkdir()
-    for package in ("pyarrow", "numpy", "numpy.libs"):
-        (site / package).symlink_to(installed / package)
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} -S "$@"\n')
-    bare.chmod(0o755)
-    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
-    events = make_events(events=2_000, rate=20)
-    source, sink = new_topic("in"), new_topic("out")
-    load_lines((event.line for event in events), broker.bootstrap_servers, source)
-    flags = ["--input-topic", source, "--output-topic", sink, "--trigger", "available-now", "--json-parser", "arrow"]
-    job.run(*flags, "--timestamp-guard", guard, "--checkpoint-location", str(tmp_path / "checkpoint"))
-    found = {key: value["events"] for key, value in read_records(broker, sink)}
-    assert found == {start: number for start, (_, number) in count_exactly(events).items()}

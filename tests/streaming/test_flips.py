@@ -225,16 +225,9 @@ def test_the_guard_may_change_on_a_checkpoint(job: Job, broker: KafkaBroker, new
 
 
 @needs_arrow_udf
-@pytest.mark.parametrize(
-    ("flag", "value", "package"),
-    [
-        ("--timestamp-guard", "neighbours", "numpy"),
-        ("--timestamp-guard", "neighbours", "pyarrow"),
-        ("--json-parser", "arrow", "msgspec"),
-        ("--json-parser", "arrow", "pyarrow"),
-    ],
-)
-def test_a_missing_package_is_named_in_one_line(flag: str, value: str, package: str) -> None:
+@pytest.mark.parametrize("package", ["numpy", "pyarrow"])
+def test_a_missing_package_is_named_in_one_line(package: str) -> None:
+    flag, value = "--timestamp-guard", "neighbours"
     code = f"import sys; sys.modules['{package}'] = None\nimport unique_users; unique_users.main(['{flag}', '{value}'])"
     done = subprocess.run(
         [sys.executable, "-c", code],

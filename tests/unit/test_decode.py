@@ -1,21 +1,15 @@
-"""The parser in an Arrow stage: what it decides itself, and that it never decides otherwise than Spark's."""
+"""The parser that reads bytes: what it decides itself, and that it never decides otherwise than Spark's."""
 
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pytest
 from chispa import assert_df_equality
 from generate_events import Settings, generate_events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark import cloudpickle
-from support import needs_arrow_udf
-from uniques.decode import decode_batch, decode_events, make_decoder
+from uniques.decode import send_decoder
 from uniques.events import MAX_LONG, parse_events
 
 if TYPE_CHECKING:
@@ -24,12 +18,11 @@ if TYPE_CHECKING:
 T = 1468244384
 DECIDED = {
     b'{"ts":1468244384,"uid":"a"}': (T, "a"),
-    b' { "uid" : "a" , "n" : {"ts":1} , "ts" : "1468244384" } ': (T, "a"),
+    b'{ "uid" : "a" , "n" : {"ts":1} , "ts" : "1468244384" } ': (T, "a"),
     b'{"ts":"0001468244384","uid":"a"}': (T, "a"),
     b'{"ts":0,"uid":"\\u0061"}': (0, "a"),
-    b'{"ts":1,"uid":"b","uid":"a","ts":2}': (2, "a"),
     b'{"\\u0074s":5,"uid":"a"}': (5, "a"),
-    b'{"ts":5,"uid":"a","x":"\xff"}': (5, "a"),
+    b'{"ts":5,"uid":"\xc3\xa4\\ud83d\\ude00","\xc3\xa4":"\xf0\x9f\x98\x80"}': (5, "ä😀"),
 }
 LEFT_TO_SPARK = [
     None,
@@ -56,46 +49,45 @@ LEFT_TO_SPARK = [
     b'{"ts":"' + b"1" * 5000 + b'","uid":"a"}',
     b'{"ts":1,"uid":"\xff"}',
     b'{"ts":1,"uid":"\xef\xbf\xbd"}',
-    b'{"ts":1,"uid":"\\ud800"}',
+    b' {"ts":1,"uid":"a"}',
+    b'{"ts":1,"uid":"a","ts":1}',
+    b'{"uid":"a","ts":1,"uid":"a"}',
+    b'{"ts":1,"uid":"a","x":"\xff"}',
+    b'{"\xc1\xb4s":1,"uid":"a"}',
+    '{"ts":1,"uid":"a"}'.encode("utf-16-le"),
+    '{"ts":1,"uid":"a"}'.encode("utf-16-be"),
+    '{"ts":1,"uid":"a"}'.encode("utf-32-le"),
+    '\ufeff{"ts":1,"uid":"a"}'.encode(),
     b'{"ts":1,"uid":"a"} x',
     b'{"ts":1,"uid":"a","x":01}',
     b'{"ts":1,"uid":"a","x":' + b"[" * 5000 + b"]" * 5000 + b"}",
 ]
-LARGEST = 253_402_300_799
 
 
-def decode(values: list[bytes | None], largest: int = LARGEST) -> list[tuple[int, str] | None]:
-    decoded = decode_batch(pa.array(values, pa.binary()), make_decoder(), largest).to_pylist()
-    return [(row["ts"], row["uid"]) if row else None for row in decoded]
+def decode(spark: SparkSession, values: list[bytes | None], ts_unit: str = "s") -> list[tuple[int, str] | None]:
+    frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
+    rows = frame.select("i", send_decoder(spark, ts_unit)(frame.value).alias("event")).orderBy("i").collect()
+    return [(row.event.ts, row.event.uid) if row.event else None for row in rows]
 
 
-def test_ordinary_events_are_decided() -> None:
-    assert decode(list(DECIDED)) == list(DECIDED.values())
+def test_ordinary_events_are_decided(spark: SparkSession) -> None:
+    assert decode(spark, list(DECIDED)) == list(DECIDED.values())
 
 
-@pytest.mark.parametrize("value", LEFT_TO_SPARK, ids=lambda value: str(value)[:40])
-def test_whatever_else_there_is_is_left_to_sparks_parser(value: bytes | None) -> None:
-    assert decode([value]) == [None]
+def test_whatever_else_there_is_is_left_to_sparks_parser(spark: SparkSession) -> None:
+    found = dict(zip(LEFT_TO_SPARK, decode(spark, LEFT_TO_SPARK), strict=True))
+    assert found == dict.fromkeys(LEFT_TO_SPARK)
 
 
-def test_one_record_that_is_no_event_changes_nothing_for_its_neighbours() -> None:
-    good = b'{"ts":1468244384,"uid":"a"}'
-    for value in LEFT_TO_SPARK:
-        assert decode([good, value, good]) == [(T, "a"), None, (T, "a")]
-
-
-def test_the_largest_time_of_a_unit_is_a_time() -> None:
-    assert decode([b'{"ts":%d,"uid":"a"}' % MAX_LONG], MAX_LONG) == [(MAX_LONG, "a")]
-    assert decode([b'{"ts":"%d","uid":"a"}' % (MAX_LONG + 1)], MAX_LONG) == [None]
-
-
-def test_an_empty_batch_is_one() -> None:
-    assert decode([]) == []
+def test_the_largest_time_of_a_unit_is_a_time(spark: SparkSession) -> None:
+    assert decode(spark, [b'{"ts":%d,"uid":"a"}' % MAX_LONG], "ns") == [(MAX_LONG, "a")]
+    assert decode(spark, [b'{"ts":"%d","uid":"a"}' % MAX_LONG], "ns") == [(MAX_LONG, "a")]
+    assert decode(spark, [b'{"ts":"%d","uid":"a"}' % (MAX_LONG + 1)], "ns") == [None]
 
 
 def assert_parsers_agree(spark: SparkSession, values: list[bytes]) -> None:
     frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
-    assert_df_equality(parse_events(frame, decode=decode_events()), parse_events(frame), ignore_nullable=True)
+    assert_df_equality(parse_events(frame, decode=send_decoder(spark)), parse_events(frame), ignore_nullable=True)
 
 
 SEEDS = [
@@ -137,35 +129,21 @@ def damage_events(seed: int, number: int) -> list[bytes]:
     return damaged
 
 
-@needs_arrow_udf
 def test_both_parsers_say_the_same_of_damaged_events(spark: SparkSession) -> None:
     assert_parsers_agree(spark, damage_events(seed=1, number=5_000))
 
 
-@needs_arrow_udf
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.lists(st.integers(0, 2**32), min_size=50, max_size=50))
 def test_both_parsers_say_the_same_whatever_is_damaged(spark: SparkSession, seeds: list[int]) -> None:
     assert_parsers_agree(spark, [event for seed in seeds for event in damage_events(seed, 10)])
 
 
-def test_generated_events_need_no_other_parser() -> None:
+def test_generated_events_need_no_other_parser(spark: SparkSession) -> None:
     events = list(generate_events(Settings(events=500)))
-    assert decode([event.line for event in events]) == [(event.ts, event.uid) for event in events]
+    assert decode(spark, [event.line for event in events]) == [(event.ts, event.uid) for event in events]
 
 
-@needs_arrow_udf
 def test_text_is_parsed_as_bytes_are(spark: SparkSession) -> None:
     frame = spark.createDataFrame([('{"ts":1468244384,"uid":"a"}',), ("x",), (None,)], "value STRING")
-    assert_df_equality(parse_events(frame, decode=decode_events()), parse_events(frame), ignore_nullable=True)
-
-
-def test_executors_need_pyarrow_and_msgspec_but_not_this_package() -> None:
-    sent = cloudpickle.dumps(lambda values: decode_batch(values, make_decoder(), 9))  # type: ignore[no-untyped-call]
-    code = (
-        "import sys, pickle; sys.modules['uniques'] = None\n"
-        "decode = pickle.loads(sys.stdin.buffer.read())\n"
-        'import pyarrow as pa; print(decode(pa.array([b\'{"ts":3,"uid":"a"}\', b\'x\'])).to_pylist())'
-    )
-    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=False)
-    assert done.stdout == b"[{'ts': 3, 'uid': 'a'}, None]\n", done.stderr.decode()
+    assert_df_equality(parse_events(frame, decode=send_decoder(spark)), parse_events(frame), ignore_nullable=True)

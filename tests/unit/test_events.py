@@ -13,10 +13,8 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Observation
-from pyspark.sql import functions as F
-from support import needs_arrow_udf
 from uniques.accounting import Ledger
-from uniques.decode import decode_events
+from uniques.decode import send_decoder
 from uniques.events import REJECT_REASONS, accept_events, observe_events, parse_events, reject_events
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def judge(
     """`(ts, uid, reason)` of each value, in order; both parsers must say the same."""
     frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
     found = []
-    for decode in (None, decode_events(flags.get("ts_unit", "s"))) if hasattr(F, "arrow_udf") else (None,):
+    for decode in (None, send_decoder(spark, flags.get("ts_unit", "s"))):
         judged = parse_events(frame, **flags, decode=decode).orderBy("i")
         rows = judged.selectExpr("unix_seconds(event_time) AS ts", "uid", "reject_reason").collect()
         found.append([(row.ts, row.uid, row.reject_reason) for row in rows])
@@ -141,14 +139,14 @@ def test_ts_is_read_in_the_unit_that_is_said_and_never_guessed(
         assert (found, reason) == (seconds, None if seconds else "bad_ts")
 
 
-@pytest.mark.parametrize("parser", ["spark", pytest.param("arrow", marks=needs_arrow_udf)])
+@pytest.mark.parametrize("parser", ["spark", "bytes"])
 def test_the_guard_compares_with_the_arrival_to_the_millisecond(spark: SparkSession, parser: str) -> None:
     arrived = datetime.fromtimestamp(T, timezone.utc) + timedelta(milliseconds=500)
     cases = {T + 5: None, T + 6: "ts_in_future", T - 59: None, T - 60: "ts_too_old"}
     # A number as uid is one that the other parser leaves to Spark's.
     rows = [(bytearray(b'{"ts":%d,"uid":%s}' % (ts, uid)), arrived) for uid in (b'"a"', b"7") for ts in cases]
     frame = spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP")
-    judged = parse_events(frame, "5 seconds", "60 seconds", decode=decode_events() if parser == "arrow" else None)
+    judged = parse_events(frame, "5 seconds", "60 seconds", decode=send_decoder(spark) if parser == "bytes" else None)
     assert [row.reject_reason for row in judged.collect()] == [*cases.values(), *cases.values()]
 
 
@@ -235,8 +233,7 @@ def run_and_account(spark: SparkSession, values: list[bytes | None]) -> list[str
     rows = observe_events(parse_events(frame), 60, observation).collect()
     ledger = Ledger()
     ledger.add_batch(observation.get, float("inf"))
-    if hasattr(F, "arrow_udf"):
-        assert sorted(parse_events(frame, decode=decode_events()).collect()) == sorted(rows)
+    assert sorted(parse_events(frame, decode=send_decoder(spark)).collect()) == sorted(rows)
     reasons = [row.reject_reason or "counted" for row in sorted(rows, key=lambda row: int(row.i))]
     totals = ledger.totals()
     assert totals["read"] == len(values) == totals["counted"] + totals["rejected"]

@@ -34,7 +34,7 @@ def test_every_flag_has_a_default_that_works() -> None:
         "max_future": "5 seconds",
         "max_age": None,
         "timestamp_guard": "arrival",
-        "json_parser": "spark",
+        "json_parser": "auto",
         "idle_timeout": None,
         "backfill": False,
         "start_time": None,
