@@ -7,6 +7,9 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import org.apache.spark.sql.RowFactory;
 import org.apache.spark.sql.api.java.UDF1;
+import org.apache.spark.sql.expressions.UserDefinedFunction;
+import org.apache.spark.sql.functions;
+import org.apache.spark.sql.types.DataType;
 
 /**
  * The event in the bytes of a JSON text: `(ts BIGINT, uid STRING)`, or null wherever it is not certain that Spark's own
@@ -20,9 +23,14 @@ public final class EventDecoder implements UDF1<Object, Object> {
 
     private final long largestTs;
 
-    /** `largestTs`: the largest `ts` that is a time, in the unit of the events. */
-    public EventDecoder(long largestTs) {
+    private EventDecoder(long largestTs) {
         this.largestTs = largestTs;
+    }
+
+    /** The function, for the session; `largestTs`: the largest `ts` that is a time, in the unit of the events. */
+    public static UserDefinedFunction create(long largestTs, DataType decoded) {
+        // Spark calls a function that it takes for deterministic again for every filter above.
+        return functions.udf(new EventDecoder(largestTs), decoded).asNondeterministic();
     }
 
     @Override

@@ -51,25 +51,24 @@ def send_decoder(spark: SparkSession, ts_unit: str = "s") -> Callable[[Column], 
         register_decoder(spark, gateway.jvm, name, largest_ts(ts_unit))
     # py4j takes the name of a class that it may not load for that of a package, and a package can't be called.
     except (Py4JError, PySparkException, TypeError, OSError) as error:
-        message = " ".join(str(error).split("\n\tat ")[0].split())
+        message = " ".join(str(error).split("\n\tat ")[0].splitlines()[:2])
         raise UsageError(f"--json-parser bytes: this Spark takes no Java function: {message}") from error
     return partial(F.call_function, name)
 
 
 def register_decoder(spark: SparkSession, jvm: Any, name: str, largest: int) -> None:
     """Compiles the function, has Spark send it to its executors, and names it in the session."""
-    folder = tempfile.mkdtemp()
+    folder = Path(tempfile.mkdtemp(prefix="uniques-"))
     # Executors fetch it when they start, at any time.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    jar = Path(folder) / "uniques-decoder.jar"
+    # A name of its own, because Spark takes no two jars of one name.
+    jar = folder / f"{folder.name}.jar"
     with zipfile.ZipFile(jar, "w") as archive:
         for class_name, code in compile_decoder(jvm).items():
             archive.writestr(class_name.replace(".", "/") + ".class", code)
     spark.sql(f"ADD JAR '{jar}'")
     decoded = jvm.org.apache.spark.sql.types.DataType.fromDDL(DECODED_SCHEMA)
-    decode = jvm.org.apache.spark.sql.functions.udf(jvm.uniques.EventDecoder(largest), decoded)
-    # Spark calls a function that it takes for deterministic again for every filter above.
-    spark._jsparkSession.udf().register(name, decode.asNondeterministic())
+    spark._jsparkSession.udf().register(name, jvm.uniques.EventDecoder.create(largest, decoded))
 
 
 def compile_decoder(jvm: Any) -> dict[str, bytes]:
