@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 1
 WATERMARK_SECONDS = 5
 ALLOWED_SECONDS = WATERMARK_SECONDS + 1.5
-WARM_UP_SECONDS = 20
+WARM_UP_SECONDS = 60
 # After the last window that counts: what the job is behind by then.
 PATIENCE_SECONDS = 60.0
 STREAM_SECONDS = 3_600.0  # it is stopped before
