@@ -79,7 +79,7 @@ def test_parsers_make_a_chapter(tmp_path: Path) -> None:
             make_row(name, "rate", [rate], where="Python"),
             make_row(name, "ratio", [rate / 100], where="Python"),
         ]
-    for name, rate in ((parsers.READ_ONLY, 400.0), (parsers.JOB, 100.0), ("json_tuple", 150.0)):
+    for name, rate in ((parsers.READ_ONLY, 400.0), (parsers.JOB, 100.0), (parsers.FROM_JSON, 50.0), ("other", 150.0)):
         rows += [
             make_row(name, "rate", [rate], where="Spark"),
             make_row(name, "ratio", [rate / 100], where="Spark"),
@@ -87,7 +87,8 @@ def test_parsers_make_a_chapter(tmp_path: Path) -> None:
         ]
     chapter = parsers.describe(rows, tmp_path)
     assert "Fastest here: other, 2.5 times as fast as json" in chapter
-    assert "Fastest here: json_tuple, 1.50 times as fast as the job's way, where JSON takes 75% of the time" in chapter
+    assert "Fastest here: other, 1.50 times as fast as the job's way. The job's way, where JSON takes 75%" in chapter
+    assert "is 2.0 times as fast as from_json" in chapter
     assert {path.name for path in tmp_path.glob("*.svg")} == {"parsers_python.svg", "parsers_spark.svg"}
 
 
