@@ -203,7 +203,7 @@ def generate_minutes(minutes: int) -> Iterator[bytes]:
 
 def measure_years(recorder: Recorder) -> None:
     """Walks two years of minutes and adds rows: the batches of the first quarter, and of the last one."""
-    minutes, batch = (50_000, 5_000) if recorder.quick else (MINUTES_OF_TWO_YEARS, 5_000)
+    minutes, batch = 50_000 if recorder.quick else MINUTES_OF_TWO_YEARS, 5_000
     with KafkaBroker() as broker, tempfile.TemporaryDirectory(prefix="bench-") as folder, SparkWorker(2) as worker:
         broker.create_topic("minutes", 2)
         broker.create_topic("minutes-out")

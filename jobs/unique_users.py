@@ -308,8 +308,8 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
         load_guard()
     if args.metrics_port:
         load_metrics()
-    if choose_decoder(spark, args) is None and args.json_parser == "auto":
-        log.info("json parser: spark, because this Spark takes no Java function")
+    if args.json_parser == "bytes":
+        choose_decoder(spark, args)
     rights = [(args.input_topic, "READ")] if args.input is None else []
     rights += [(topic_name, "WRITE") for topic_name in (output_topic(args), args.rejects_topic) if topic_name]
     if args.exactly_once:
@@ -388,6 +388,7 @@ def choose_decoder(spark: SparkSession, args: argparse.Namespace) -> Callable[[C
     except UsageError:
         if args.json_parser == "bytes":
             raise
+        log.info("json parser: spark, because this Spark takes no Java function")
         return None
 
 

@@ -40,7 +40,7 @@ public final class EventDecoder implements UDF1<Object, Object> {
         if (value == null || value.length < 2 || value[0] != '{' || value[1] == 0) {
             return null;
         }
-        // Jackson takes some bytes that are no UTF-8. For one that has only ASCII this costs a tenth of the parse.
+        // Jackson takes some bytes that are no UTF-8.
         if (new String(value, StandardCharsets.UTF_8).indexOf(REPLACEMENT) >= 0) {
             return null;
         }

@@ -135,7 +135,7 @@ def test_the_chapter_is_made_of_the_rows_alone(tmp_path: Path) -> None:
     assert "Left out: Kafka Streams: javac: not there." in chapter
 
 
-def test_without_the_arrow_path_its_promises_are_not_measured(tmp_path: Path) -> None:
+def test_without_the_fast_path_its_promises_are_not_measured(tmp_path: Path) -> None:
     rows = [*make_engine(JOB_NAME, [60_000.0, 60_000.0]), *make_engine(FLINK_NAME, [0.0, 50_000.0])]
     chapter = describe(rows, tmp_path)
     assert chapter.count("not measured.") == 2
