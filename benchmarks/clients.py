@@ -29,7 +29,8 @@ from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
 from session import choose_memory, start_session
 from throughput import measure_rate
-from uniques.kafka import FETCH_PROPERTIES, KafkaCluster
+from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.topics import FETCH_PROPERTIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

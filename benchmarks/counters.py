@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 from report import COLOURS, make_table, save_bars, save_plot, show_spread, start_plot
 from rows import alternate, ratios
 from session import choose_memory, start_session
-from uniques.counts import Counter
+from uniques.core.counts import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -40,7 +40,7 @@ from packages import CACHE
 from report import make_table, save_bars, show_spread
 from rows import ratios, say
 from truth import WINDOW_SECONDS, Truth, compare_results, flip_times, name_window, read_leniently
-from uniques.events import REJECT_REASONS
+from uniques.core.events import REJECT_REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

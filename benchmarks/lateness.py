@@ -25,10 +25,10 @@ from generate_events import Settings, positive
 from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from uniques.accounting import Ledger
-from uniques.counts import Counter, count_unique_users
-from uniques.events import accept_events, observe_events, parse_events
-from uniques.progress import ProgressListener
+from uniques.core.counts import Counter, count_unique_users
+from uniques.core.events import accept_events, observe_events, parse_events
+from uniques.runtime.listener import ProgressListener
+from uniques.state.accounting import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -25,8 +25,8 @@ from pyspark.sql import functions as F
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
 from session import choose_memory, start_session
-from uniques.decode import send_decoder
-from uniques.events import EVENT_SCHEMA, STRICT_JSON
+from uniques.core.events import EVENT_SCHEMA, STRICT_JSON
+from uniques.decoder import send_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

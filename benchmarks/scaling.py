@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import unique_users
 from generate_events import Settings, generate_events
 from kafka_broker import KafkaBroker
 from load_events import load_lines
@@ -24,8 +23,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from report import COLOURS, make_table, save_plot, show_spread, start_plot
 from rows import alternate, ratios, say
-from uniques.lifecycle import StopSignal
-from uniques.options import cluster_of
+from uniques.apps import count, count_flags
+from uniques.apps.shared_flags import cluster_of
+from uniques.runtime.signals import StopSignal
 from workers import SparkWorker, run_job
 
 if TYPE_CHECKING:
@@ -181,13 +181,13 @@ def walk_minutes(servers: str, folder: str, minutes: int, batch: int, every: int
     spark = SparkSession.builder.getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     spark.conf.set("spark.sql.shuffle.partitions", 2)
-    parser = unique_users.make_parser()
+    parser = count_flags.make_parser()
     flags = ["--bootstrap-servers", servers, "--input-topic", "minutes", "--output-topic", "minutes-out"]
     flags += ["--checkpoint-location", f"{folder}/years", "--max-offsets-per-trigger", str(batch)]
     args = parser.parse_args([*flags, "--trigger", "available-now"])
     looker = Looker(spark, every)
     spark.streams.addListener(looker)
-    unique_users.run(spark, args, cluster_of(parser, args), StopSignal())
+    count.run(spark, args, cluster_of(parser, args), StopSignal())
     # Spark calls listeners after the batch, on a thread of its own.
     deadline = time.monotonic() + 30
     while sum(look.events for look in looker.looks) < minutes and time.monotonic() < deadline:

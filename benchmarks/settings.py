@@ -21,8 +21,8 @@ from load_events import load_lines
 from pyspark.sql import SparkSession
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
-from uniques.counts import DEFAULT_COUNTER
-from uniques.progress import count_records
+from uniques.core.counts import DEFAULT_COUNTER
+from uniques.kafka.offsets import count_records
 from workers import SparkWorker, TopicBench
 
 if TYPE_CHECKING:

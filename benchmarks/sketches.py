@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from uniques.counts import Counter, count_unique_users
+from uniques.core.counts import Counter, count_unique_users
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from kafka_broker import KafkaBroker
 from machine import describe_machine
-from uniques.accounting import parse_time
+from uniques.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

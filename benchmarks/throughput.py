@@ -22,12 +22,14 @@ from pyspark.sql import functions as F
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
 from session import choose_memory, start_session
-from uniques.counts import DEFAULT_COUNTER, Counter, count_unique_users, make_records
-from uniques.decode import send_decoder
-from uniques.events import accept_events, observe_events, parse_events, reject_events
-from uniques.guard import guard_events
-from uniques.kafka import KafkaCluster, address_records, make_reject_records, read_topic, write_topic
-from uniques.progress import count_records
+from uniques.core.counts import DEFAULT_COUNTER, Counter, count_unique_users, make_records
+from uniques.core.events import accept_events, observe_events, parse_events, reject_events
+from uniques.core.guard import guard_events
+from uniques.decoder import send_decoder
+from uniques.kafka.offsets import count_records
+from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.records import address_records, make_reject_records
+from uniques.kafka.topics import read_topic, write_topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

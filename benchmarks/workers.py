@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from pyspark.sql import SparkSession
 from session import start_session
 from throughput import Bench
-from uniques.counts import DEFAULT_COUNTER
-from uniques.kafka import KafkaCluster, read_topic
+from uniques.core.counts import DEFAULT_COUNTER
+from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.topics import read_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

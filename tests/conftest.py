@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka_broker import KafkaBroker
 from pyspark.sql import SparkSession
-from rollup_users import DELTA_SETTINGS
 from support import QUICK_START, InProcess
+from uniques.apps.rollup import DELTA_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyspark
 import pytest
-import unique_users
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from datasketches import hll_sketch
 from generate_events import Event, Settings, generate_events
 from prometheus_client.parser import text_string_to_metric_families
 from pyspark.sql import functions as F
-from uniques.lifecycle import StopSignal
-from uniques.options import cluster_of
+from uniques.apps import count, count_flags
+from uniques.apps.shared_flags import cluster_of
+from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,13 +158,13 @@ class InProcess:
 
     def run(self, *flags: str, stop: StopSignal | None = None) -> None:
         """Returns when the job has ended by itself, or was stopped."""
-        parser = unique_users.make_parser()
+        parser = count_flags.make_parser()
         args = parser.parse_args(["--bootstrap-servers", self._broker.bootstrap_servers, "--rsd", "0.05", *flags])
         zone = self._spark.conf.get("spark.sql.session.timeZone")
         self._spark.conf.set("spark.sql.session.timeZone", "UTC")
         self._spark.conf.set("spark.sql.shuffle.partitions", args.state_partitions)
         try:
-            unique_users.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
+            count.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
         finally:
             self._spark.conf.set("spark.sql.session.timeZone", zone or "")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from uniques.lifecycle import UsageError
+from uniques.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

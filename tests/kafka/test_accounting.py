@@ -27,7 +27,7 @@ from support import (
     read_records,
     utc,
 )
-from uniques.lifecycle import JobError
+from uniques.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from load_events import load_lines
 from support import count_exactly, make_events, read_messages, read_records, utc
-from uniques import backfill
-from uniques.backfill import Piece, plan_pieces
-from uniques.kafka import write_topic_once
-from uniques.lifecycle import JobError, UsageError
+from uniques.errors import JobError, UsageError
+from uniques.kafka.topics import write_topic_once
+from uniques.state import backfill
+from uniques.state.backfill import Piece, plan_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_history_in_any_order_is_counted_to_the_last_event_and_goes_on_after_a_f
 
     monkeypatch.setattr(backfill, "DAY_SECONDS", 600)  # four pieces
     monkeypatch.setattr(backfill, "PIECE_WINDOWS", 10)
-    monkeypatch.setattr("unique_users.write_topic_once", fail_at_second)
+    monkeypatch.setattr("uniques.apps.pipeline.write_topic_once", fail_at_second)
     with pytest.raises(JobError):
         job.run(*flags)
     assert dict(read_counts(broker, sink)).keys() < count(history).keys()

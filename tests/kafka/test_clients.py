@@ -10,10 +10,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from load_events import load_lines
 from support import InProcess, count_exactly, make_events, read_messages, read_records
-from uniques.clients import JavaClient
-from uniques.kafka import KafkaCluster
-from uniques.lifecycle import UsageError
-from uniques.transactions import TransactionalWriter, check_mark
+from uniques.errors import UsageError
+from uniques.kafka.admin import JavaClient
+from uniques.kafka.exactly_once import TransactionalWriter
+from uniques.kafka.properties import KafkaCluster
+from uniques.state.checkpoint import check_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable

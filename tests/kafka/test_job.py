@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import unique_users
 from load_events import load_lines
 from support import (
     ROOT,
@@ -23,13 +22,17 @@ from support import (
     submit,
 )
 from uniques import __version__
-from uniques.checkpoint import query_location, read_parameters
-from uniques.counts import Counter, count_unique_users, make_records
-from uniques.events import accept_events, observe_events, parse_events
-from uniques.idle import read_punctuation, write_punctuation
-from uniques.kafka import KafkaCluster, address_records, check_topic, read_topic, write_topic
-from uniques.lifecycle import JobError, UsageError
-from uniques.options import cluster_of
+from uniques.apps import count_flags
+from uniques.apps.shared_flags import cluster_of
+from uniques.core.counts import Counter, count_unique_users, make_records
+from uniques.core.events import accept_events, observe_events, parse_events
+from uniques.errors import JobError, UsageError
+from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.records import address_records
+from uniques.kafka.topics import check_topic, read_topic, write_topic
+from uniques.state.checkpoint import query_location
+from uniques.state.manifest import read_parameters
+from uniques.state.punctuation import read_punctuation, write_punctuation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +108,7 @@ def test_a_checkpoint_made_with_other_parameters_is_refused_in_one_line(
 def test_a_missing_topic_is_named_in_one_line_and_not_created(
     spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str]
 ) -> None:
-    parser = unique_users.make_parser()
+    parser = count_flags.make_parser()
     cluster = cluster_of(parser, parser.parse_args(["--bootstrap-servers", broker.bootstrap_servers]))
     check_topic(spark, cluster, new_topic("there"))
     for _ in range(2):

@@ -13,10 +13,10 @@ from kafka_broker import find_free_port
 from load_events import load_lines
 from monitoring import METRIC, read_expressions
 from support import DEADLINE_SECONDS, InProcess, count_exactly, make_events, read_records, wait_for_metric
-from uniques.accounting import Ledger
-from uniques.lifecycle import JobError
-from uniques.metrics import serve_metrics
-from uniques.progress import ProgressListener
+from uniques.errors import JobError
+from uniques.runtime.listener import ProgressListener
+from uniques.runtime.metrics import serve_metrics
+from uniques.state.accounting import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

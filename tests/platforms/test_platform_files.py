@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
-import rollup_users
-import unique_users
 import yaml
 from botocore.validate import ParamValidator
 from databricks.bundles.jobs import Job
 from kubeflow_spark_api.models.spark_v1beta2_spark_application import SparkV1beta2SparkApplication
 from support import ROOT
+from uniques.apps import count_flags, rollup_flags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +74,7 @@ def find_job_flags() -> dict[str, list[str]]:
 def test_the_job_knows_every_flag_and_value(platform: str) -> None:
     flags = find_job_flags()[platform]
     assert all(flag.startswith("--") for flag in flags)
-    parser = rollup_users.make_parser() if "rollups" in platform else unique_users.make_parser()
+    parser = rollup_flags.make_parser() if "rollups" in platform else count_flags.make_parser()
     filled = [flag.replace("${var.kafka_bootstrap_servers}", "broker:9092") for flag in flags]
     parser.parse_args([re.sub(r"\$\{var\.\w+\}", "name", flag) for flag in filled])
     assert any(flag.startswith("--bootstrap-servers=") for flag in flags)

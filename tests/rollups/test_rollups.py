@@ -16,14 +16,15 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import rollup_users
 from datasketches import hll_sketch, tgt_hll_type
 from kafka_broker import find_free_port
 from load_events import load_lines
 from monitoring import METRIC, read_expressions
 from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, registers_of, utc, wait_for_metric
-from uniques.lifecycle import StopSignal, UsageError
-from uniques.options import cluster_of
+from uniques.apps import rollup, rollup_flags
+from uniques.apps.shared_flags import cluster_of
+from uniques.errors import UsageError
+from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,9 +97,9 @@ class Rollups:
         return [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint]
 
     def run(self, *flags: str, stop: StopSignal | None = None) -> None:
-        parser = rollup_users.make_parser()
+        parser = rollup_flags.make_parser()
         args = parser.parse_args([*self.flags(), *flags])
-        rollup_users.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
+        rollup.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
 
     def ask(self, sql: str) -> list[Any]:
         """The rows of a query on the README's tables."""

@@ -28,7 +28,7 @@ from support import (
     read_records,
     wait_until,
 )
-from uniques.lifecycle import JobError
+from uniques.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

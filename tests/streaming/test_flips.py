@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import unique_users
 from confluent_kafka import Producer
 from support import needs_arrow_udf, read_messages
-from uniques.lifecycle import StopSignal
-from uniques.options import cluster_of
+from uniques.apps import count, count_flags
+from uniques.apps.shared_flags import cluster_of
+from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,7 @@ class Job:
         return Outcome(windows, rejected, json.loads((self._folder / "summary.json").read_text()))
 
     def work_off(self, source: str, sink: str, *flags: str) -> None:
-        parser = unique_users.make_parser()
+        parser = count_flags.make_parser()
         args = parser.parse_args(
             [
                 *("--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", source),
@@ -119,7 +119,7 @@ class Job:
                 *("--rsd", "0.3", "--watermark", f"{WATERMARK} seconds", *flags),
             ]
         )
-        unique_users.run(self._spark, args, cluster_of(parser, args), StopSignal())
+        count.run(self._spark, args, cluster_of(parser, args), StopSignal())
 
 
 @pytest.fixture

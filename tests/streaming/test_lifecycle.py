@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from uniques.lifecycle import JobError, StopSignal, run_until_stopped
+from uniques.errors import JobError
+from uniques.runtime.run import run_until_stopped
+from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from uniques.counts import Counter, count_unique_users
-from uniques.events import accept_events, parse_events
+from uniques.core.counts import Counter, count_unique_users
+from uniques.core.events import accept_events, parse_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

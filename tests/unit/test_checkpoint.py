@@ -3,10 +3,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from unique_users import IMPLIED_PARAMETERS, fixed_parameters, make_parser
 from uniques import __version__
-from uniques.checkpoint import compare_parameters, explained_damage
-from uniques.lifecycle import JobError, UsageError, explain_failure
+from uniques.apps.count_flags import make_parser
+from uniques.apps.pipeline import IMPLIED_PARAMETERS, fixed_parameters
+from uniques.errors import JobError, UsageError
+from uniques.runtime.failures import explain_failure
+from uniques.state.checkpoint import explained_damage
+from uniques.state.manifest import compare_parameters
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from chispa import assert_df_equality
 from generate_events import Settings, generate_events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uniques.decode import send_decoder
-from uniques.events import MAX_LONG, parse_events
+from uniques.core.events import MAX_LONG, parse_events
+from uniques.decoder import send_decoder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -13,9 +13,9 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Observation
-from uniques.accounting import Ledger
-from uniques.decode import send_decoder
-from uniques.events import REJECT_REASONS, accept_events, observe_events, parse_events, reject_events
+from uniques.core.events import REJECT_REASONS, accept_events, observe_events, parse_events, reject_events
+from uniques.decoder import send_decoder
+from uniques.state.accounting import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

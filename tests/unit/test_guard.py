@@ -13,8 +13,8 @@ import pytest
 from pyspark import cloudpickle
 from pyspark.sql import functions as F
 from support import needs_arrow_udf
-from uniques.guard import find_implausible, guard_events, judge_task
-from uniques.lifecycle import explain_failure
+from uniques.core.guard import find_implausible, guard_events, judge_task
+from uniques.runtime.failures import explain_failure
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from uniques.kafka import KafkaCluster, check_connector, judge_connector, parse_client_properties
+from uniques.kafka.connector import check_connector, judge_connector
+from uniques.kafka.properties import KafkaCluster, parse_client_properties
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

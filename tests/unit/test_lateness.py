@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from lateness import Arrival, Result, check_sums, count_behind, draw_arrivals, save_plot
-from uniques.accounting import Ledger
+from uniques.state.accounting import Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path

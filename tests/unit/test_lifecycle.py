@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pyspark.sql.streaming.listener import QueryTerminatedEvent
-from uniques.accounting import Ledger
-from uniques.lifecycle import run_job
-from uniques.progress import ProgressListener
+from uniques.runtime.listener import ProgressListener
+from uniques.runtime.run import run_job
+from uniques.state.accounting import Ledger
 
 if TYPE_CHECKING:
     import pytest

@@ -3,8 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from unique_users import main, make_parser
-from uniques.options import cluster_of
+from uniques.apps.count import main
+from uniques.apps.count_flags import make_parser
+from uniques.apps.shared_flags import cluster_of
 
 if TYPE_CHECKING:
     from pathlib import Path

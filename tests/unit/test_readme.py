@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pyspark
-import rollup_users
 from packages import read_packages
-from unique_users import fixed_parameters, make_parser
-from uniques.counts import hll_error
+from uniques.apps import rollup_flags
+from uniques.apps.count_flags import make_parser
+from uniques.apps.pipeline import fixed_parameters
+from uniques.core.counts import hll_error
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -22,7 +23,7 @@ def read_section(heading: str) -> str:
 
 def test_the_flags_table_of_the_rollup_job_lists_every_flag_with_its_default() -> None:
     rows = re.findall(r"^\| `(--[a-z-]+)` \| (.+?) \|", read_section("### Flags of rollup_users.py"), re.MULTILINE)
-    actions = [action for action in rollup_users.make_parser()._actions if action.dest != "help"]
+    actions = [action for action in rollup_flags.make_parser()._actions if action.dest != "help"]
     defaults = {action.option_strings[0]: f"`{action.default}`" if action.default else "none" for action in actions}
     assert dict(rows) == {**defaults, "--bootstrap-servers": "`localhost:9092`"}
 

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from pyspark.sql import functions as F
-from uniques.counts import Counter, count_unique_users, make_records
-from uniques.rollups import Calendar, make_rollup_records, parse_minutes, select_minutes, select_range, unite_all
+from uniques.core.calendar import Calendar
+from uniques.core.counts import Counter, count_unique_users, make_records
+from uniques.core.rollups import make_rollup_records, parse_minutes, select_minutes, select_range, unite_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import pytest
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 from pyspark.sql import functions as F
 from support import registers_of
-from uniques.sketches import is_sketch, read_lg_k
+from uniques.core.sketches import is_sketch, read_lg_k
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

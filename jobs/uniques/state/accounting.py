@@ -10,27 +10,21 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from uniques.checkpoint import last_batch
-from uniques.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
+from uniques.core.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
+from uniques.state.checkpoint import last_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pyspark.sql import SparkSession
-
 log = logging.getLogger("uniques")
 
+
 Observed = Any  # the Row, or the dict, of the observation of `events.observe_events`
-
-
-def parse_time(text: str | None) -> float:
-    """A time in a progress event, ISO 8601, in unix seconds; 0 for none."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
 
 
 def read_histogram(bins: str | None) -> tuple[Counter[int], bool]:

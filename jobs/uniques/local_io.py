@@ -1,4 +1,4 @@
-"""The other two edges: bounded input from files and standard input, results on standard output."""
+"""Bounded input from files and standard input, and results on standard output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
 
-from uniques.lifecycle import UsageError
+from uniques.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,9 +1,4 @@
-"""Closing the windows of a stream that fell silent, and of one that ended.
-
-Spark's watermark moves with events only. A second source gives it what it needs: punctuation, rows with a time and no
-user, from files that the job itself writes beside the checkpoint once nothing has arrived for a while. The customer's
-topic is never written to, and the counts leave punctuation out (`counts.count_unique_users`).
-"""
+"""Closes the windows of a stream that fell silent, and of one that ended."""
 
 from __future__ import annotations
 
@@ -11,37 +6,17 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from pyspark.sql import functions as F
-
-from uniques.checkpoint import punctuation_location
+from uniques.state.punctuation import write_punctuation
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
-    from uniques.accounting import Ledger
-    from uniques.progress import ProgressListener
+    from uniques.runtime.listener import ProgressListener
+    from uniques.state.accounting import Ledger
 
 # A trigger that finds nothing takes far less.
 DEAF_SECONDS = 5.0
-
-
-def write_punctuation(spark: SparkSession, location: str, seconds: list[int]) -> None:
-    """Adds times, unix seconds, to the punctuation of a checkpoint; none makes the folder that the source reads."""
-    rows = spark.createDataFrame([(str(second),) for second in seconds], "value STRING")
-    rows.coalesce(1).write.mode("append").text(punctuation_location(location))
-
-
-def read_punctuation(spark: SparkSession, location: str) -> DataFrame:
-    """A stream of punctuation as events: `event_time` TIMESTAMP, `uid` STRING, always null.
-
-    It belongs to the plan of every checkpoint, because Spark does not let sources be added later.
-    """
-    files = spark.readStream.option("cleanSource", "delete").text(punctuation_location(location))
-    return files.select(
-        F.expr("try_cast(value AS BIGINT)").cast("timestamp").alias("event_time"),
-        F.lit(None).cast("string").alias("uid"),
-    )
 
 
 class IdleCloser:

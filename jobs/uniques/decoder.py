@@ -24,8 +24,9 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
-from uniques.events import largest_ts
-from uniques.lifecycle import UsageError, gateway_of
+from uniques.core.events import largest_ts
+from uniques.errors import UsageError
+from uniques.jvm import gateway_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from uniques.checkpoint import is_missing
+from uniques.state.sidecar import is_missing
+from uniques.times import describe_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyspark.sql import DataFrame, SparkSession
+log = logging.getLogger("uniques")
+
 
 # Bounds the memory of a piece: as many groups are aggregated at once at the most, 40 MB of sketches of 4 KiB.
 PIECE_WINDOWS = 10_000
 PIECE_EVENTS = 5_000_000
 DAY_SECONDS = 86_400
-
 STAGED = "time_us BIGINT, uid STRING, batch INT"
-
-log = logging.getLogger("uniques")
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,3 @@ def count_pieces(
             (time.monotonic() - began) / number * (len(todo) - number),
         )
     journal.finish()
-
-
-def describe_time(seconds: int) -> str:
-    """A time in unix seconds as ISO 8601 in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from uniques.sketches import settle_sketch, sketch_error
+from uniques.core.sketches import settle_sketch, sketch_error
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

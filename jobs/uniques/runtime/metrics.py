@@ -12,31 +12,28 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from pyspark.sql.streaming.listener import StreamingQueryListener
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+    StreamingQueryProgress,
+)
 
 from uniques import __version__
-from uniques.accounting import parse_time
-from uniques.events import REJECT_REASONS
-from uniques.lifecycle import JobError
-from uniques.progress import describe_batch
-from uniques.rollups import BEFORE_KEPT_MINUTES, MINUTE_REJECT_REASONS
+from uniques.core.events import REJECT_REASONS
+from uniques.core.rollups import BEFORE_KEPT_MINUTES, MINUTE_REJECT_REASONS
+from uniques.errors import JobError
+from uniques.runtime.listener import BatchProgress, ProgressListener, describe_batch
+from uniques.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
-    from pyspark.sql.streaming.listener import (
-        QueryIdleEvent,
-        QueryProgressEvent,
-        QueryStartedEvent,
-        QueryTerminatedEvent,
-        StreamingQueryProgress,
-    )
-
-    from uniques.progress import BatchProgress, ProgressListener
 
 BATCH_SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-
 GAUGES = {
     "input_events_per_second": "Events that arrived between the last batch and the one before, per second.",
     "processed_events_per_second": "Events of the last batch per second of its duration.",

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyspark.sql.streaming.listener import StreamingQueryListener
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+    StreamingQueryProgress,
+)
 
-from uniques.accounting import parse_time
+from uniques.kafka.offsets import count_lag
+from uniques.times import parse_time
 
 if TYPE_CHECKING:
-    from pyspark.sql.streaming.listener import (
-        QueryIdleEvent,
-        QueryProgressEvent,
-        QueryStartedEvent,
-        QueryTerminatedEvent,
-        SourceProgress,
-        StreamingQueryProgress,
-    )
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-    from uniques.accounting import Ledger
+    from uniques.state.accounting import Ledger
 
 log = logging.getLogger("uniques")
+
 
 MAX_WAIT_SECONDS = 5.0
 
@@ -52,28 +52,6 @@ class BatchProgress:
             f"watermark={self.watermark} lag={self.lag} open_windows={self.open_windows} "
             f"rows_written={self.rows_written}"
         )
-
-
-def read_offsets(text: str) -> dict[tuple[str, int], int]:
-    """A Kafka source's offsets in a progress, `(topic, partition) -> next offset`; none for what is no JSON object."""
-    # A batch that is done again after a crash has no latest offset: PySpark shows the text None.
-    topics = json.loads(text) if text.startswith("{") else {}
-    return {
-        (topic, int(partition)): offset
-        for topic, partitions in topics.items()
-        for partition, offset in partitions.items()
-    }
-
-
-def count_records(start: str, end: str) -> int:
-    """Records between two offsets of a Kafka source, as a progress shows them; 0 when there is no end."""
-    before = read_offsets(start)
-    return sum(max(0, offset - before.get(partition, 0)) for partition, offset in read_offsets(end).items())
-
-
-def count_lag(source: SourceProgress) -> int:
-    """Records in the source topic behind those that this batch read; 0 for a source that is not Kafka."""
-    return count_records(source.endOffset, source.latestOffset) if source.description.startswith("Kafka") else 0
 
 
 def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:

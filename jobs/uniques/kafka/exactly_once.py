@@ -23,19 +23,22 @@ from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError
 
-from uniques.checkpoint import keep_text, last_batch, query_location
-from uniques.clients import JavaClient
-from uniques.kafka import PRODUCER_PROPERTIES, explain_kafka_error, write_topic_once
-from uniques.lifecycle import JobError, UsageError
+from uniques.errors import JobError, UsageError
+from uniques.kafka.admin import JavaClient
+from uniques.kafka.errors import explain_kafka_error
+from uniques.kafka.topics import PRODUCER_PROPERTIES, write_topic_once
+from uniques.state.checkpoint import check_mark
+from uniques.state.sidecar import keep_text
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from pyspark.sql import DataFrame, SparkSession
 
-    from uniques.kafka import KafkaCluster
+    from uniques.kafka.properties import KafkaCluster
 
 log = logging.getLogger("uniques")
+
 
 KEEP_ALIVE_SECONDS = 10.0
 READ_SECONDS = 60
@@ -198,26 +201,4 @@ class TransactionalWriter:
         return JobError(
             "Kafka ended a transaction that was open too long (transaction.timeout.ms), as when the job is paused: "
             "start it again, and it goes on where it was"
-        )
-
-
-def check_mark(spark: SparkSession, location: str, mark: int | None) -> None:
-    """Makes sure that `mark`, the number of batches Kafka says are written, can be about this checkpoint.
-
-    Raises UsageError, one line, when a batch may be lost or written twice.
-    """
-    planned = last_batch(spark, f"{query_location(location)}/offsets")
-    finished = last_batch(spark, f"{query_location(location)}/commits")
-    way_out = "start once without --exactly-once, which writes results again, or take another --checkpoint-location"
-    if mark is None and planned > finished:
-        # The group expired (offsets.retention.minutes), or was deleted with the output topic.
-        raise UsageError(
-            f"--checkpoint-location {location}: Kafka has forgotten whether its last batch, {planned}, was written: "
-            f"{way_out}"
-        )
-    # The last batch may be planned anew, after its file was damaged: what is written of it stands.
-    if mark is not None and mark - 1 > planned + 1:
-        raise UsageError(
-            f"--checkpoint-location {location} is older than what was written: it ends with batch {planned}, and batch "
-            f"{mark - 1} is in the output: {way_out}"
         )

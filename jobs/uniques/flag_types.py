@@ -1,21 +1,18 @@
-"""Command-line flags: types, checks, and errors in one line."""
+"""Types of command-line flags, and a parser that says what is wrong in one line."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from contextlib import contextmanager
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from uniques.kafka import KafkaCluster, read_client_properties
-from uniques.lifecycle import EXIT_USAGE, UsageError
+from uniques.errors import EXIT_USAGE
+from uniques.times import SECONDS, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s,:\[\]]+):\d{1,5}")
 
@@ -33,15 +30,6 @@ def refuse(text: str, allowed: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"{text!r} is not allowed: give {allowed}")
 
 
-def parse_duration(text: str, units: str) -> tuple[str, int, str] | None:
-    """Reads `1 minute` for a unit in `units` (`second|minute`): Spark's spelling, count, unit; None if it is none."""
-    match = re.fullmatch(rf"\s*(\d{{1,9}})\s+({units})s?\s*", text)
-    if not match:
-        return None
-    count, unit = int(match[1]), match[2]
-    return f"{count} {unit}{'' if count == 1 else 's'}", count, unit
-
-
 def duration(minimum_seconds: int) -> Callable[[str], str]:
     """A type for durations such as `1 minute`, at least `minimum_seconds` long, returned as Spark writes them."""
 
@@ -55,12 +43,6 @@ def duration(minimum_seconds: int) -> Callable[[str], str]:
         return parsed[0]
 
     return parse
-
-
-def to_seconds(duration_text: str) -> int:
-    """Seconds of a duration that the type `duration` returned."""
-    count, unit = duration_text.split()
-    return int(count) * SECONDS[unit.removesuffix("s")]
 
 
 def duration_or_off(minimum_seconds: int) -> Callable[[str], str]:
@@ -162,51 +144,3 @@ def listen_address(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535 or (":" in text and not host):
         raise refuse(text, "a port from 1 to 65535, or host:port to listen on one interface only")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
-
-
-def add_metrics_option(group: argparse._ArgumentGroup) -> None:
-    """Adds --metrics-port to a group of flags."""
-    group.add_argument(
-        "--metrics-port",
-        type=listen_address,
-        metavar="[HOST:]PORT",
-        help="serve the job's metrics for Prometheus there, at /metrics; needs prometheus_client (default: not at all)",
-    )
-
-
-@contextmanager
-def needed_packages(flag: str) -> Iterator[None]:
-    """Raises UsageError, one line, when what is imported inside is not installed on the driver."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{flag} needs the Python package {error.name}: pip install {error.name}") from error
-
-
-def add_kafka_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that say where Kafka is; `cluster_of` reads them."""
-    group = parser.add_argument_group("Kafka")
-    group.add_argument(
-        "--bootstrap-servers",
-        type=bootstrap_servers,
-        metavar="HOST:PORT,…",
-        help="brokers to connect to first (default: bootstrap.servers of --kafka-config, else localhost:9092)",
-    )
-    group.add_argument(
-        "--kafka-config",
-        type=Path,
-        metavar="FILE",
-        help="Kafka client properties, as Kafka's own tools take them with --command-config: TLS, SASL, tuning",
-    )
-
-
-def cluster_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> KafkaCluster:
-    """The cluster that the flags of `add_kafka_options` name; ends with one line when the file is wrong."""
-    properties: dict[str, str] = {}
-    if args.kafka_config:
-        try:
-            properties = read_client_properties(args.kafka_config)
-        except ValueError as error:
-            parser.error(f"argument --kafka-config: '{args.kafka_config}': {error}")
-    servers = properties.pop("bootstrap.servers", "localhost:9092")
-    return KafkaCluster(args.bootstrap_servers or servers, properties)

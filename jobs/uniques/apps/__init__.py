@@ -1,0 +1,1 @@
+"""The two jobs: their flags, and the pipelines."""

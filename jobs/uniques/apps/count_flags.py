@@ -1,0 +1,242 @@
+"""The flags of unique_users.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
+from uniques.core.counts import COUNTERS
+from uniques.core.events import TS_UNITS
+from uniques.core.sketches import MAX_LG_K, MIN_LG_K
+from uniques.errors import UsageError
+from uniques.flag_types import (
+    OneLineParser,
+    duration,
+    duration_or_off,
+    group,
+    instant,
+    location,
+    number,
+    topic,
+    trigger,
+    whole_number,
+)
+from uniques.times import describe_time, to_seconds
+
+if TYPE_CHECKING:
+    import argparse
+
+QUERY_NAME = "unique_users"
+
+
+def make_parser() -> OneLineParser:
+    """The job's flags."""
+    parser = OneLineParser(
+        prog=QUERY_NAME,
+        description="Counts unique users per window of event time: JSON events from a Kafka topic, counts to another.",
+        allow_abbrev=False,
+    )
+    add_kafka_options(parser)
+    source = parser.add_argument_group("input")
+    source.add_argument("--input-topic", type=topic, default="in", metavar="TOPIC", help="(default: %(default)s)")
+    source.add_argument(
+        "--input",
+        type=location,
+        metavar="PATH",
+        help="read a file or folder of JSON lines (.gz too), or - for standard input, instead of the topic, and end",
+    )
+    source.add_argument(
+        "--starting-offsets",
+        choices=("earliest", "latest"),
+        default="earliest",
+        help="where a new checkpoint starts in the input topic; an old one goes on where it was (default: %(default)s)",
+    )
+    source.add_argument(
+        "--max-offsets-per-trigger",
+        type=whole_number(1, 10**9),
+        default=250_000,
+        metavar="N",
+        help="most events in one batch: bounds memory and time of a batch after an outage (default: %(default)s)",
+    )
+    source.add_argument(
+        "--backfill",
+        action="store_true",
+        help="count all that the topic, or --input, holds now, in batch and without a watermark, and end; killed, it "
+        "goes on where it was (default: run as a stream)",
+    )
+    source.add_argument(
+        "--json-parser",
+        choices=("auto", "bytes", "spark"),
+        default="auto",
+        help="spark: from_json; bytes: the same events, read from their bytes by a Java function that the driver "
+        "compiles; auto: bytes where Spark takes it, else spark (default: %(default)s)",
+    )
+    judging = parser.add_argument_group("which events count")
+    judging.add_argument(
+        "--start-time",
+        type=instant,
+        metavar="TIME",
+        help="count only windows that start then or later: ISO 8601, UTC (default: any)",
+    )
+    judging.add_argument(
+        "--end-time",
+        type=instant,
+        metavar="TIME",
+        help="count only windows that end then or earlier; for --backfill and --input (default: any)",
+    )
+    judging.add_argument(
+        "--ts-unit", choices=tuple(TS_UNITS), default="s", help="unit of ts in the events (default: %(default)s)"
+    )
+    judging.add_argument(
+        "--max-future",
+        type=duration_or_off(0),
+        default="5 seconds",
+        metavar="DURATION",
+        help="how far ts may be ahead of the event's arrival in Kafka, or off (default: %(default)s)",
+    )
+    judging.add_argument(
+        "--max-age",
+        type=duration(1),
+        metavar="DURATION",
+        help="how far ts may be behind the event's arrival in Kafka (default: any)",
+    )
+    judging.add_argument(
+        "--timestamp-guard",
+        choices=("arrival", "neighbours"),
+        default="arrival",
+        help="arrival: only --max-future and --max-age; neighbours: reject also events far ahead of those around them "
+        "in the partition, for history that was loaded lately; needs numpy and pyarrow (default: %(default)s)",
+    )
+    judging.add_argument(
+        "--rejects-topic",
+        type=topic,
+        metavar="TOPIC",
+        help="write every rejected event there, unchanged, with the reason and where it came from in headers; events "
+        "are then read and parsed twice (default: they are only counted)",
+    )
+    counting = parser.add_argument_group("counting")
+    counting.add_argument(
+        "--window",
+        type=duration(1),
+        default="1 minute",
+        metavar="DURATION",
+        help="window size (default: %(default)s)",
+    )
+    counting.add_argument(
+        "--watermark",
+        type=duration(0),
+        default="5 seconds",
+        metavar="DURATION",
+        help="how far behind the latest event time events may arrive; delays final results (default: %(default)s)",
+    )
+    counting.add_argument(
+        "--counter",
+        choices=COUNTERS,
+        default=COUNTERS[0],
+        help="how users are counted; exact keeps every user of an open window in memory (default: %(default)s)",
+    )
+    counting.add_argument(
+        "--rsd",
+        type=number(0.005, 0.39),
+        default=0.02,
+        metavar="RATIO",
+        help="of approx_count_distinct: relative standard deviation, at most; smaller is slower (default: %(default)s)",
+    )
+    counting.add_argument(
+        "--sketch",
+        action="store_true",
+        help="add the window's HLL sketch to its record, for rollup_users.py and other tools (default: without)",
+    )
+    counting.add_argument(
+        "--lg-k",
+        type=whole_number(MIN_LG_K, MAX_LG_K),
+        default=12,
+        metavar="N",
+        help="of hll_sketch and --sketch: 2^N registers, 2^N bytes, error 1.04 / sqrt(2^N) (default: %(default)s)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--output-topic", type=topic, default="out", metavar="TOPIC", help="(default: %(default)s)")
+    output.add_argument(
+        "--output-mode",
+        choices=("append", "update"),
+        default="append",
+        help="append: one final record a window; update: the running count of a window after every batch that "
+        "changed it, with final=false (default: %(default)s)",
+    )
+    output.add_argument(
+        "--exactly-once",
+        action="store_true",
+        help="write every batch in one Kafka transaction: consumers with isolation.level=read_committed see each "
+        "result once, whatever was killed when (default: at least once)",
+    )
+    output.add_argument(
+        "--output", choices=("-",), help="-: write the results to standard output, JSON lines, instead of the topic"
+    )
+    output.add_argument(
+        "--summary", type=Path, metavar="FILE", help="at the end write there, as JSON, where every event went"
+    )
+    running = parser.add_argument_group("running")
+    running.add_argument(
+        "--checkpoint-location",
+        type=location,
+        default="checkpoint/unique_users",
+        metavar="DIR",
+        help="folder or URL (s3a:, abfss:, gs:, hdfs:, dbfs:) of the job's state; one per running job "
+        "(default: %(default)s)",
+    )
+    running.add_argument(
+        "--trigger",
+        type=trigger,
+        default="1 second",
+        metavar="DURATION",
+        help="start a batch this often, or available-now: work off what is there and end (default: %(default)s)",
+    )
+    running.add_argument(
+        "--idle-timeout",
+        type=duration_or_off(1),
+        metavar="DURATION",
+        help="when no event has arrived for that long, close all open windows; off: only events close windows. "
+        "available-now closes them at its end, unless off (default: as long as the window)",
+    )
+    running.add_argument(
+        "--consumer-group",
+        type=group,
+        metavar="GROUP",
+        help="commit what was read to this consumer group after every batch, so that Kafka's tools show the job's lag; "
+        "the job never starts from there (default: none)",
+    )
+    add_metrics_option(running)
+    running.add_argument(
+        "--state-partitions",
+        type=whole_number(1, 10_000),
+        default=2,
+        metavar="N",
+        help="partitions of the state, fixed for the life of a checkpoint (default: %(default)s)",
+    )
+    return parser
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UsageError, one line, for flags that are right each by itself but not together."""
+    window_seconds = to_seconds(args.window)
+    for flag, time in (("--start-time", args.start_time), ("--end-time", args.end_time)):
+        if time is not None and time % window_seconds:
+            raise UsageError(f"{flag} {describe_time(time)} cuts a window of {args.window}: give the start of a window")
+    if args.end_time is not None and args.input is None and not args.backfill:
+        raise UsageError("--end-time is for --backfill and --input: a stream has no end")
+    if None not in (args.start_time, args.end_time) and args.start_time >= args.end_time:
+        raise UsageError(f"--end-time {describe_time(args.end_time)} is not after --start-time")
+    if args.backfill and args.input == "-":
+        raise UsageError("--backfill can't go on with standard input after a restart: leave it out, or give a file")
+    if args.backfill and args.output_mode == "update":
+        raise UsageError("--output-mode update is for a stream: --backfill writes one final record a window")
+    if args.backfill and args.exactly_once:
+        raise UsageError("--exactly-once is for a stream: --backfill may write a record again, equal under its key")
+    if args.exactly_once and (args.input is not None or args.output == "-"):
+        raise UsageError("--exactly-once: not allowed with --input or --output -: it is about topics")
+    if args.rejects_topic and args.output == "-" and args.input is None:
+        raise UsageError(
+            f"--rejects-topic: {args.rejects_topic!r} is not allowed with --output - on a stream: give an "
+            "--output-topic, or --input"
+        )

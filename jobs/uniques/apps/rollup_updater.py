@@ -1,0 +1,194 @@
+"""Keeps both tables and the topic up to date, batch by batch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
+from uniques.core.calendar import HOUR_SECONDS, Calendar
+from uniques.core.rollups import BEFORE_KEPT_MINUTES, make_rollup_records, parse_minutes, renew_rollups, select_minutes
+from uniques.kafka.records import address_records
+from uniques.kafka.topics import write_topic_once
+from uniques.tables import is_maintenance_due, maintain, merge_rows
+from uniques.times import to_seconds
+
+if TYPE_CHECKING:
+    import argparse
+
+    from uniques.kafka.properties import KafkaCluster
+
+log = logging.getLogger("uniques")
+
+
+# In so many separate stretches of time files are looked up one by one; beyond, from the first to the last.
+MAX_STRETCHES = 50
+# How far the parts of one period can be apart, generously.
+LARGEST_PARENT_DAYS = {"hour": 2, "day": 32, "month": 367}
+
+
+class Keeper:
+    """Keeps both tables and the topic up to date, batch by batch."""
+
+    def __init__(self, args: argparse.Namespace, tables: Tables, cluster: KafkaCluster) -> None:
+        """`totals` are the records read in this run, by what became of them, and the rows written."""
+        self._tables = tables
+        self._cluster = cluster
+        self._rollup_topic = args.rollup_topic
+        self._retention = None if args.minutes_retention == "off" else to_seconds(args.minutes_retention)
+        off = args.maintenance_interval == "off"
+        self._interval = None if off else timedelta(seconds=to_seconds(args.maintenance_interval))
+        self._looked_at = float("-inf")
+        self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
+
+    def work_batch(self, records: DataFrame, batch: int) -> None:
+        """Merges the windows of a batch, and renews the periods that hold them.
+
+        Each step can be done again: windows are replaced by their best record, periods are united anew from their
+        parts, and rows go to the topic before the table says that they are there.
+        """
+        began = time.monotonic()
+        spark = records.sparkSession
+        parsed = parse_minutes(records).persist()
+        try:
+            by_reason = {
+                row["reject_reason"]: row["count"] for row in parsed.groupBy("reject_reason").count().collect()
+            }
+            windows = self._select_kept(spark, parsed, by_reason).persist()
+            found = windows.count()
+            written = self._merge_windows(spark, windows) if found else 0
+            windows.unpersist()
+        finally:
+            parsed.unpersist()
+        self._maintain(spark)
+        read = sum(by_reason.values())
+        rejected = {reason: number for reason, number in by_reason.items() if reason is not None}
+        self.totals.update({"read": read, "windows": found, "rollups": written, **rejected})
+        seconds = time.monotonic() - began
+        text = " ".join(f"{reason}={number}" for reason, number in rejected.items())
+        log.info(
+            "batch=%s records=%s windows=%s rollups=%s seconds=%.1f %s", batch, read, found, written, seconds, text
+        )
+
+    def _select_kept(self, spark: SparkSession, parsed: DataFrame, by_reason: dict[str | None, int]) -> DataFrame:
+        """The windows of a batch that are not older than the minutes that are kept; the others are noted."""
+        windows = select_minutes(parsed)
+        kept_from = read_kept_from(self._tables.minutes.open(spark))
+        if kept_from is None:
+            return windows
+        kept = F.col("window_start") >= F.timestamp_seconds(F.lit(kept_from))
+        gone = windows.where(~kept).count()
+        if gone:
+            # Their hour could not be united any more: the rest of it is gone.
+            by_reason[BEFORE_KEPT_MINUTES] = gone
+            log.warning("%s windows are older than --minutes-retention keeps them, and are left out", gone)
+        return windows.where(kept)
+
+    def _merge_windows(self, spark: SparkSession, windows: DataFrame) -> int:
+        """Brings the windows into both tables and the topic; returns how many rollup rows that touched."""
+        calendar = self._tables.calendar
+        minutes, rollups = self._tables.minutes.open(spark), self._tables.rollups.open(spark)
+        hours = collect_hours(windows, calendar)
+        merge_rows(
+            minutes,
+            windows,
+            ["window_start"],
+            F.expr("struct(new.events, new.written_at, new.offset) > struct(old.events, old.written_at, old.offset)"),
+            select_stretches(F.col("old.window_start"), hours),
+        )
+        near = minutes.toDF().where(select_stretches(F.col("window_start"), hours))
+        old = rollups.toDF()
+        parts = old.where(select_parts(hours)).persist()
+        renewed = renew_rollups(near, parts, windows, calendar)
+        parts.unpersist()
+        # Periods that end now, without a change of their own.
+        ended = old.where(~F.col("final")).join(renewed, ["period", "period_start"], "left_anti")
+        over = period_is_over(minutes.toDF())
+        rows = renewed.unionByName(ended.where(over)).withColumn("final", over).persist()
+        try:
+            starts = F.unix_seconds("period_start")
+            number, first, last = rows.agg(F.count(F.lit(1)), F.min(starts), F.max(starts)).collect()[0]
+            self._publish(rows)
+            changed = F.expr(
+                "NOT (new.sketch <=> old.sketch AND new.final <=> old.final AND new.events <=> old.events)"
+            )
+            old_start = F.col("old.period_start")
+            within = old_start.between(F.timestamp_seconds(F.lit(first)), F.timestamp_seconds(F.lit(last)))
+            merge_rows(rollups, rows, ["period", "period_start"], changed, within)
+        finally:
+            rows.unpersist()
+        return int(number)
+
+    def _publish(self, rows: DataFrame) -> None:
+        if self._rollup_topic != "off":
+            publish(rows, self._tables.calendar, self._cluster, self._rollup_topic)
+
+    def _maintain(self, spark: SparkSession) -> None:
+        """Once in a maintenance interval: drops minutes past their retention, joins files, removes old ones."""
+        if self._interval is None or time.monotonic() < self._looked_at + min(
+            HOUR_SECONDS, self._interval.total_seconds()
+        ):
+            return
+        self._looked_at = time.monotonic()
+        minutes = self._tables.minutes
+        if not is_maintenance_due(minutes.open(spark), self._interval):
+            return
+        if self._retention is not None:
+            drop_minutes(spark, minutes, self._tables.calendar, self._retention)
+        for table in (minutes, self._tables.rollups):
+            maintain(spark, table)
+        log.info("maintenance of both tables took %.1f s", time.monotonic() - self._looked_at)
+
+
+def publish(rows: DataFrame, calendar: Calendar, cluster: KafkaCluster, topic_name: str) -> None:
+    """Writes rows of rollups to the topic, in order of time, smaller periods first."""
+    records = make_rollup_records(rows.orderBy("period_end", "period_start"), calendar)
+    write_topic_once(address_records(records.coalesce(1), topic_name), cluster)
+
+
+def collect_hours(windows: DataFrame, calendar: Calendar) -> list[tuple[int, int]]:
+    """The hours that hold windows, as stretches `[start, end)` in unix seconds; gaps of up to a day are closed."""
+    hour = calendar.bounds(F.col("window_start"), "hour")
+    bounds = windows.select(F.unix_seconds(hour.start).alias("start"), F.unix_seconds(hour.end).alias("end"))
+    stretches: list[tuple[int, int]] = []
+    for start, end in bounds.distinct().orderBy("start").collect():
+        if stretches and start - stretches[-1][1] <= 24 * HOUR_SECONDS:
+            stretches[-1] = (stretches[-1][0], max(end, stretches[-1][1]))
+        else:
+            stretches.append((start, end))
+    return stretches if len(stretches) <= MAX_STRETCHES else [(stretches[0][0], stretches[-1][1])]
+
+
+def select_stretches(time_: Column, stretches: list[tuple[int, int]]) -> Column:
+    """Whether a TIMESTAMP lies in one of the stretches."""
+    inside = F.lit(False)
+    for start, end in stretches:
+        inside |= (time_ >= F.timestamp_seconds(F.lit(start))) & (time_ < F.timestamp_seconds(F.lit(end)))
+    return inside
+
+
+def select_parts(stretches: list[tuple[int, int]]) -> Column:
+    """Whether a row of rollups may be a part of a period that holds one of the stretches."""
+    wanted = F.lit(False)
+    for period, reach_days in LARGEST_PARENT_DAYS.items():
+        reach = reach_days * 24 * HOUR_SECONDS
+        widened = [(start - reach, end + reach) for start, end in stretches]
+        wanted |= (F.col("period") == period) & select_stretches(F.col("period_start"), widened)
+    return wanted
+
+
+def period_is_over(minutes: DataFrame) -> Column:
+    """Whether a row of rollups is final: a final window ended with it or later, and so did the clock.
+
+    The clock, because one window far in the future, of a flipped timestamp, must not end all periods before it.
+    """
+    last = minutes.where("final").agg(F.unix_seconds(F.max("window_end"))).collect()[0][0]
+    if last is None:
+        return F.lit(False)
+    return F.col("period_end") <= F.least(F.timestamp_seconds(F.lit(last)), F.current_timestamp())

@@ -1,0 +1,1 @@
+"""Counting as `DataFrame -> DataFrame` functions: pyspark only, no I/O."""

@@ -1,0 +1,74 @@
+"""When hours, days, weeks, months and years begin and end. Needs a session in UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+HOUR_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When hours, days, weeks, months and years begin: in `timezone`, weeks on `week_start`, one of WEEKDAYS."""
+
+    timezone: str = "UTC"
+    week_start: str = "monday"
+
+    def bounds(self, time: Column, period: str) -> Column:
+        """The period that a TIMESTAMP lies in, STRUCT<start TIMESTAMP, end TIMESTAMP>: `[start, end)`."""
+        if period == "hour":
+            return self._bounds_of_hour(time)
+        date = F.to_date(F.from_utc_timestamp(time, self.timezone))
+        first = {
+            "day": date,
+            "week": F.date_sub(date, F.pmod(F.weekday(date) - WEEKDAYS.index(self.week_start), F.lit(7)).cast("int")),
+            "month": F.trunc(date, "month").cast("date"),
+            "year": F.trunc(date, "year").cast("date"),
+        }[period]
+        following = {
+            "day": F.date_add(first, 1),
+            "week": F.date_add(first, 7),
+            "month": F.add_months(first, 1),
+            "year": F.add_months(first, 12),
+        }[period]
+        return F.struct(self._midnight(first).alias("start"), self._midnight(following).alias("end"))
+
+    def name(self, start: Column, period: str) -> Column:
+        """What people call the period that starts at a TIMESTAMP, STRING: 2016-07-11T13, 2016-07-11, 2016-W28, …
+
+        A week that starts on another day than Monday is no ISO week, and is named after its first day.
+        """
+        local = F.from_utc_timestamp(start, self.timezone)
+        if period == "week" and self.week_start == "monday":
+            year = F.extract(F.lit("YEAROFWEEK"), local)
+            return F.format_string("%04d-W%02d", year.cast("int"), F.weekofyear(local))
+        patterns = {
+            "hour": "yyyy-MM-dd'T'HH",
+            "day": "yyyy-MM-dd",
+            "week": "yyyy-MM-dd",
+            "month": "yyyy-MM",
+            "year": "yyyy",
+        }
+        return F.date_format(local, patterns[period])
+
+    def _midnight(self, date: Column) -> Column:
+        """The first instant of a DATE; where clocks skip midnight, that of the next full hour."""
+        return F.to_utc_timestamp(date.cast("timestamp"), self.timezone)
+
+    def _bounds_of_hour(self, time: Column) -> Column:
+        """The hour by local clocks; one that a clock change of half an hour cuts is two, or half as long."""
+
+        def full_hour(seconds: Column) -> Column:
+            local = F.unix_seconds(F.from_utc_timestamp(F.timestamp_seconds(seconds), self.timezone))
+            return seconds - F.pmod(local, F.lit(HOUR_SECONDS))
+
+        start = full_hour(F.unix_seconds(time))
+        end = start + HOUR_SECONDS
+        at_start, at_end = full_hour(start), full_hour(end - 1)
+        real_start = F.when(at_start == start, start).otherwise(at_start + HOUR_SECONDS)
+        real_end = F.when(at_end == start, end).otherwise(at_end)
+        return F.struct(F.timestamp_seconds(real_start).alias("start"), F.timestamp_seconds(real_end).alias("end"))

@@ -1,0 +1,97 @@
+"""The Kafka source and the Kafka sink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from uniques.errors import JobError
+from uniques.kafka.errors import CHECK_TIMEOUTS, explain_kafka_error
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.readwriter import DataStreamWriter
+
+    from uniques.kafka.properties import KafkaCluster
+
+# Measured on 2 kB events: Kafka's defaults (1 MiB a partition, 500 records a poll) leave the reader waiting; Spark
+# also shrinks the receive buffer to 64 KiB unless it is set.
+FETCH_PROPERTIES = {
+    "max.partition.fetch.bytes": "16777216",
+    "fetch.max.bytes": "67108864",
+    "max.poll.records": "5000",
+    "receive.buffer.bytes": "1048576",
+}
+# Results are few and small; what counts is that none is lost. A rejected event may be as large as the broker took it.
+PRODUCER_PROPERTIES = {
+    "acks": "all",
+    "compression.type": "lz4",
+    "max.request.size": "134217728",
+    "buffer.memory": "134217728",
+}
+
+
+def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
+    """Makes sure, before anything starts, that the cluster answers and has the topic.
+
+    Raises JobError with the reason in one line. Uses Spark's own Kafka source, so that what is checked is what will
+    be used, and no other client is needed on the driver.
+    """
+    # Asking for a topic must not make a broker create it.
+    options = cluster.options({**CHECK_TIMEOUTS, "allow.auto.create.topics": "false"})
+    probe = (
+        spark.read.format("kafka")
+        .options(**options)
+        .option("subscribe", topic)
+        .option("fetchOffset.numRetries", "1")
+        # An empty range: offsets are asked for, no record is read.
+        .option("startingTimestamp", str(2**62))
+        .option("startingOffsetsByTimestampStrategy", "latest")
+        .load()
+    )
+    try:
+        probe.isEmpty()
+    except (PySparkException, Py4JError) as error:
+        raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
+
+
+def read_topic(
+    spark: SparkSession,
+    cluster: KafkaCluster,
+    topic: str,
+    starting_offsets: str,
+    max_offsets_per_trigger: int,
+    from_time: int | None = None,
+) -> DataFrame:
+    """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
+
+    `starting_offsets` (`earliest`, `latest`), or else `from_time` (the first record that arrived then or later, unix
+    seconds) matters only for a new checkpoint; a batch holds at most `max_offsets_per_trigger` records. Retention that
+    removed unread records ends the query rather than skip them.
+    """
+    source = (
+        spark.readStream.format("kafka")
+        .options(**cluster.options(FETCH_PROPERTIES))
+        .option("subscribe", topic)
+        .option("startingOffsets", starting_offsets)
+        .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
+        .option("failOnDataLoss", "true")
+    )
+    if from_time is not None:
+        # A partition where nothing arrived since starts at its end.
+        source = source.option("startingTimestamp", from_time * 1000).option(
+            "startingOffsetsByTimestampStrategy", "latest"
+        )
+    return source.load()
+
+
+def write_topic(records: DataFrame, cluster: KafkaCluster) -> DataStreamWriter:
+    """A writer, not yet started, of records with `topic`, `key`, `value` and perhaps `headers`: at least once."""
+    return records.writeStream.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES))
+
+
+def write_topic_once(records: DataFrame, cluster: KafkaCluster) -> None:
+    """Writes the records of a static frame, as `write_topic` does for a stream."""
+    records.write.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES)).save()

@@ -1,0 +1,1 @@
+"""What runs a job: session, signals, log lines, listeners, metrics, exit status."""

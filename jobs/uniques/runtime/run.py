@@ -1,0 +1,107 @@
+"""How a job starts, is stopped and ends: exit status, and the query in between."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError
+from pyspark.errors import StreamingQueryException
+
+from uniques.errors import JobError
+from uniques.runtime.failures import explain_failure
+from uniques.runtime.logs import ConsoleHandler
+from uniques.runtime.session import create_session, is_on_databricks
+from uniques.runtime.signals import StopSignal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyspark.sql import SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+log = logging.getLogger("uniques")
+
+
+BATCH_GRACE_SECONDS = 10.0
+POLL_SECONDS = 0.2
+
+
+def run_job(
+    name: str,
+    state_partitions: int,
+    job: Callable[[SparkSession, StopSignal], None],
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Runs `job` in a session of its own; a JobError becomes one line on stderr and its exit status.
+
+    Other exceptions escape, with their trace. `settings` are Spark's; see `create_session`.
+    """
+    console = ConsoleHandler(name)
+    log.addHandler(console)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # the root logger belongs to the libraries
+    spark = create_session(name, state_partitions, settings)
+    console.attach(spark)
+    stop = StopSignal()
+    stop.install(spark)
+    try:
+        job(spark, stop)
+    except JobError as error:
+        console.complain(error)
+        sys.exit(error.status)
+    finally:
+        if not is_on_databricks():
+            spark.stop()
+
+
+def run_until_stopped(
+    query: StreamingQuery, stop: StopSignal, on_poll: Callable[[StreamingQuery], None] = lambda _query: None
+) -> None:
+    """Waits until the query ends by itself or a stop is requested; lets a running batch finish first, for a while.
+
+    Calls `on_poll` every POLL_SECONDS meanwhile. A batch that is not done after BATCH_GRACE_SECONDS is abandoned: the
+    next start does it again from the checkpoint. Raises JobError with the cause in one line when the query failed.
+    """
+    try:
+        while not query.awaitTermination(POLL_SECONDS):  # type: ignore[arg-type]
+            if stop.requested:
+                log.info("stopping: the running batch is finished first")
+                wait_for_batch(query)
+                stop_query(query)
+                return
+            on_poll(query)
+    except StreamingQueryException as error:
+        failure = explain_failure(str(error))
+        # Ctrl-C reaches every process of the terminal, those too that Hadoop starts for a moment to set a file's mode.
+        if not stop.wait(POLL_SECONDS):
+            raise failure from error
+        log.info("the running batch is abandoned, the next start does it again: %s", failure)
+    except JobError:
+        stop_query(query)
+        raise
+
+
+def stop_query(query: StreamingQuery) -> None:
+    """Stops the query; one that does not let go in STOP_SECONDS is left to end with the process."""
+    try:
+        query.stop()
+    except Py4JError as error:
+        if "failed to stop within" not in str(error):
+            raise
+        log.info("the running batch is abandoned: the next start does it again")
+
+
+def wait_for_batch(query: StreamingQuery) -> None:
+    """Returns once the batch that runs now is done, or after BATCH_GRACE_SECONDS."""
+    before = query.lastProgress
+    deadline = time.monotonic() + BATCH_GRACE_SECONDS
+    while query.isActive and query.status["isTriggerActive"] and time.monotonic() < deadline:
+        now = query.lastProgress
+        # With a backlog one batch follows the other, and the trigger is active all the time.
+        if now is not None and (before is None or now["batchId"] != before["batchId"]):
+            return
+        time.sleep(POLL_SECONDS / 4)

@@ -1,0 +1,58 @@
+"""SIGINT and SIGTERM, wherever they arrive."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from uniques.jvm import gateway_of
+from uniques.runtime.session import is_on_databricks
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class StopSignal:
+    """SIGINT and SIGTERM as a flag, wherever they arrive.
+
+    Under spark-submit the process that an operator or Kubernetes signals is the JVM, with Python as its child. Its
+    default is to tear Spark down at once and end with status 143; so the JVM's handlers are replaced as well. That is
+    the one use of `_jvm`, left out where there is none (Spark Connect): there the signal reaches Python.
+    """
+
+    class Java:
+        """The Java interface that `handle` implements, for py4j."""
+
+        implements = ("sun.misc.SignalHandler",)
+
+    def __init__(self) -> None:
+        """Nothing is installed yet."""
+        self._requested = threading.Event()
+
+    def install(self, spark: SparkSession) -> None:
+        """Takes over both signals; to be called from the main thread once the session exists."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._requested.set())
+        gateway = gateway_of(spark)
+        if gateway is None or is_on_databricks():
+            return
+        from pyspark.java_gateway import ensure_callback_server_started
+
+        ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
+        misc = gateway.jvm.sun.misc
+        for name in ("INT", "TERM"):
+            misc.Signal.handle(misc.Signal(name), self)
+
+    def handle(self, _signal: object) -> None:
+        """Called from the JVM when a signal reached it."""
+        self._requested.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether somebody asked to stop, or does within that time."""
+        return self._requested.wait(seconds)
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._requested.is_set()

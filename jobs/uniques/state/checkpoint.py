@@ -1,0 +1,112 @@
+"""The checkpoint of a query: where it is, which batch it is at, and what is damaged in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from py4j.protocol import Py4JError
+from pyspark.errors import AnalysisException, PySparkException
+
+from uniques.errors import UsageError
+from uniques.state.sidecar import is_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+log = logging.getLogger("uniques")
+
+
+def query_location(location: str) -> str:
+    """The folder for the query's own checkpoint."""
+    return f"{location.rstrip('/')}/query"
+
+
+def last_batch(spark: SparkSession, log: str) -> int:
+    """The last batch in one of the logs of a query's checkpoint, -1 for none."""
+    try:
+        # Of these files only the names are read: what is in them may be damaged.
+        paths = spark.read.text(log).inputFiles()
+    except AnalysisException as error:
+        if not is_missing(error):
+            raise
+        return -1
+    names = [path.rpartition("/")[2] for path in paths]
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
+
+
+@contextmanager
+def explained_damage(spark: SparkSession, location: str) -> Iterator[None]:
+    """Raises UsageError, one line, when what is done inside fails and a file of the checkpoint is damaged."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        damage = find_damage(spark, query_location(location), f"{error} {error.__cause__}")
+        if damage:
+            raise UsageError(f"--checkpoint-location {location}: {damage}") from error
+        raise
+
+
+def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
+    """What is damaged in a query's checkpoint, as after a power cut, and the way out; None when nothing is.
+
+    Looks at the last file of each log; damaged state shows in the `message` of the failure.
+    """
+    planned, finished = (last_batch(spark, f"{location}/{log}") for log in ("offsets", "commits"))
+    if planned >= 0 and not is_whole(spark, f"{location}/offsets/{planned}"):
+        damaged, files = f"offsets/{planned}", [f"offsets/{planned}"]
+        # The batch is planned anew, so it can't be finished.
+        files += [f"commits/{planned}"] if finished == planned else []
+    elif finished >= 0 and not is_whole(spark, f"{location}/commits/{finished}"):
+        damaged, files = f"commits/{finished}", [f"commits/{finished}"]
+    elif "CANNOT_LOAD_STATE_STORE" in message:
+        # The last batch is done again, from the state before it; Spark does the last one that is planned.
+        damaged, files = f"the state of batch {finished}", [f"commits/{finished}"]
+        files += [f"offsets/{planned}"] if planned > finished else []
+    else:
+        return None
+    return (
+        f"{damaged} is damaged: delete {' and '.join(files)} in {location}, with the .crc file of each; the next start "
+        "does the batch again"
+    )
+
+
+def is_whole(spark: SparkSession, path: str) -> bool:
+    """Whether a file of a query's logs can be read and ends where it should: a version, then lines of JSON."""
+    try:
+        rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
+        version, *lines = bytes(rows[0].content).decode().splitlines() if rows else [""]
+        for line in lines:
+            if line != "-":  # a source without an offset
+                json.loads(line)
+    except (PySparkException, Py4JError, ValueError):
+        return False
+    return bool(lines) and version.startswith("v")
+
+
+def check_mark(spark: SparkSession, location: str, mark: int | None) -> None:
+    """Makes sure that `mark`, the number of batches Kafka says are written, can be about this checkpoint.
+
+    Raises UsageError, one line, when a batch may be lost or written twice.
+    """
+    planned = last_batch(spark, f"{query_location(location)}/offsets")
+    finished = last_batch(spark, f"{query_location(location)}/commits")
+    way_out = "start once without --exactly-once, which writes results again, or take another --checkpoint-location"
+    if mark is None and planned > finished:
+        # The group expired (offsets.retention.minutes), or was deleted with the output topic.
+        raise UsageError(
+            f"--checkpoint-location {location}: Kafka has forgotten whether its last batch, {planned}, was written: "
+            f"{way_out}"
+        )
+    # The last batch may be planned anew, after its file was damaged: what is written of it stands.
+    if mark is not None and mark - 1 > planned + 1:
+        raise UsageError(
+            f"--checkpoint-location {location} is older than what was written: it ends with batch {planned}, and batch "
+            f"{mark - 1} is in the output: {way_out}"
+        )
