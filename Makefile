@@ -66,10 +66,11 @@ test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 
 test-faults: $(INSTALLED) ## kill, stop, pause and starve driver, broker, disk and topics; 100 kills (ARGS="--seed 2 --kills 20")
 	@$(PY) -m pytest tests/fault -n $(WORKERS) --dist worksteal $(ARGS)
 
-lint: $(INSTALLED) ## ruff and mypy, as CI runs them
+lint: $(INSTALLED) ## ruff, mypy and the layers (import-linter), as CI runs them
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@PYTHONPATH=jobs $(VENV)/bin/lint-imports --config pyproject.toml
 
 format: $(INSTALLED) ## let ruff format and fix
 	@$(PY) -m ruff check --fix .

@@ -1,7 +1,7 @@
 """Ways to count the users of a minute: error against the promised bound, memory and speed: `make bench ARGS=counters`.
 
 Every counter counts the same number of seeded draws, each a minute of users that are in no other. A counter promises a
-standard error; whether its errors keep to it is judged over all draws. Speed is measured apart, on few draws in which
+standard error; all draws together show whether its errors keep to it. Speed is measured apart, on few draws in which
 every user has two events, in turns.
 """
 

@@ -66,7 +66,7 @@ JAVA_OPTIONS = ("-Xmx1g", COLLECTOR)
 
 # Of the events, where all of them would take too long.
 SLOW_PART = 0.3
-# The events of a topic go on for so long after its last window that is judged: enough to close it.
+# The events of a topic go on for so long after its last window that is compared: enough to close it.
 TAIL_SECONDS = 20
 SAMPLE_SECONDS = 0.5
 LIMIT_SECONDS = 900.0
@@ -176,7 +176,7 @@ METHOD = (
     "between a run on the first {small} events and one on all: events more over seconds more; so start-up falls "
     "out, and the warming of JVMs. Slow engines get a part of both. The job runs with `--trigger available-now`. "
     "Every JVM has a heap of 1 GB at most, and the parallel collector. Quix Streams and Kafka Streams end a window "
-    "only when later events come: the last one of the topic is not judged. They also have one clock for all "
+    "only when later events come: the last one of the topic is not validated. They also have one clock for all "
     "partitions: of a backlog, what is read from the partition behind may come too late for them, which does not "
     "happen to the others."
 )
@@ -258,7 +258,7 @@ def load_topic(broker: KafkaBroker, name: str, settings: Settings, flipped: bool
 
     broker.create_topic(name, 2)
     load_lines(make_lines(), broker.bootstrap_servers, name)
-    # Engines without an end close a window only when later events come: the last one stays open, and is not judged.
+    # Engines without an end close a window only when later events come: the last one stays open, and is not validated.
     last = name_window(settings.start + int(settings.events / settings.rate))
     return Topic(name, settings.events, {start: each for start, each in truth.bounds().items() if start != last}, last)
 
@@ -365,7 +365,7 @@ def make_venv(name: str, requirements: Sequence[str]) -> Path:
 
 
 def run_engine(engine: Engine, broker: KafkaBroker, topic: Topic, output_topic: str) -> Outcome:
-    """Starts the engine's program, waits for its end, and judges what it wrote."""
+    """Starts the engine's program, waits for its end, and checks what it wrote."""
     # The broker says when a result came: an engine's own time stamp may be that of the window.
     broker.create_topic(output_topic, config={"message.timestamp.type": "LogAppendTime"})
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
@@ -655,10 +655,10 @@ def show_verdict(rows: Sequence[Row]) -> str:
 
 def describe_awkward(rows: Sequence[Row]) -> str:
     """A column a kind of input, a line an engine."""
-    judged = [row for row in rows if row.parameters.get("input") not in {None, AS_GENERATED}]
-    kinds = list(dict.fromkeys(str(row.parameters["input"]) for row in judged))
+    validated = [row for row in rows if row.parameters.get("input") not in {None, AS_GENERATED}]
+    kinds = list(dict.fromkeys(str(row.parameters["input"]) for row in validated))
     body = []
-    for name in dict.fromkeys(row.what for row in judged):
-        cells = [[row for row in judged if (row.what, row.parameters["input"]) == (name, kind)] for kind in kinds]
+    for name in dict.fromkeys(row.what for row in validated):
+        cells = [[row for row in validated if (row.what, row.parameters["input"]) == (name, kind)] for kind in kinds]
         body.append([name, *(show_verdict(cell) if cell else "" for cell in cells)])
     return make_table(["", *kinds], body)

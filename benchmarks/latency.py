@@ -128,12 +128,12 @@ def describe(rows: Sequence[Row], plots: Path) -> str:
             ],
         )
         + "\n"
-        + "\n".join(judge_delays(delays))
+        + "\n".join(compare_delays(delays))
         + "\n"
     )
 
 
-def judge_delays(delays: Sequence[Row]) -> list[str]:
+def compare_delays(delays: Sequence[Row]) -> list[str]:
     """At the highest rate, whether p99 is within what is asked for, a line a way; and what never came."""
     highest = max(int(row.parameters["rate"] or 0) for row in delays)
     lines = []

@@ -28,7 +28,7 @@ from pyspark.sql import functions as F
 from uniques.core.counts import Counter, count_unique_users
 from uniques.core.events import accept_events, observe_events, parse_events
 from uniques.runtime.listener import ProgressListener
-from uniques.state.accounting import Ledger
+from uniques.state.accounting import Accounting
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -148,7 +148,7 @@ class Replay:
         counts = count_unique_users(
             events, f"{WINDOW_SECONDS} seconds", f"{watermark_seconds} seconds", Counter(rsd=RSD)
         )
-        listener = ProgressListener(Ledger())
+        listener = ProgressListener(Accounting())
         self._spark.streams.addListener(listener)
         writer = counts.writeStream.foreachBatch(collect).outputMode("append").trigger(availableNow=True)
         query = writer.option("checkpointLocation", str(self._folder / f"checkpoint-{watermark_seconds}")).start()
@@ -161,13 +161,13 @@ class Replay:
         read = [progress.numInputRows for progress in query.recentProgress if progress.numInputRows]
         if read != self._batches:
             raise RuntimeError("the batches are not the files, in their order")
-        check_sums(listener.ledger, sum(events for _, _, events in emitted), len(self._arrivals))
+        check_sums(listener.accounting, sum(events for _, _, events in emitted), len(self._arrivals))
         delays = [START + batch + 1 - end for batch, end, _ in emitted]
         return Result(
             watermark_seconds,
             len(self._arrivals),
             count_behind(self._arrivals, watermark_seconds),
-            listener.ledger.late,
+            listener.accounting.late,
             len(delays),
             float(statistics.median(delays)),
             max(delays),
@@ -175,14 +175,14 @@ class Replay:
         )
 
 
-def check_sums(ledger: Ledger, emitted: int, written: int) -> None:
+def check_sums(accounting: Accounting, emitted: int, written: int) -> None:
     """Raises RuntimeError unless each event written was accepted, and is in a final record, late, or in an open window.
 
-    The final records are Spark's, the other terms the ledger's: this is where they have to meet.
+    The final records are Spark's, the other terms the accounting's: this is where they have to meet.
     """
-    totals = ledger.totals()
+    totals = accounting.totals()
     accepted = totals["read"] - totals["rejected"]
-    if not ledger.exact or accepted != written or emitted + totals["late"] + totals["in_open_windows"] != accepted:
+    if not accounting.exact or accepted != written or emitted + totals["late"] + totals["in_open_windows"] != accepted:
         raise RuntimeError(f"events don't add up: {written} written, {emitted} in final records, {totals}")
 
 

@@ -198,10 +198,10 @@ def advise(rates: Sequence[Row], shares: dict[str, Row], batches: dict[str, Row]
         f"an outage, at {shares[low.what].median:.2f} to {shares[high.what].median:.2f} of the rate."
     )
     rocksdb = (
-        f"**State in RocksDB**: {judge_share(shares[ROCKSDB])}. The state is a row a window and fits memory; RocksDB "
-        "is for states that do not."
+        f"**State in RocksDB**: {describe_share(shares[ROCKSDB])}. The state is a row a window and fits memory: "
+        "RocksDB is for states that do not."
     )
-    fetch = f"**Fetch sizes**: with Kafka's own {judge_share(shares[FETCH])}."
+    fetch = f"**Fetch sizes**: with Kafka's own {describe_share(shares[FETCH])}."
     return [partitions, size, rocksdb, fetch]
 
 
@@ -212,7 +212,7 @@ def name_good(rows: Sequence[Row], shares: dict[str, Row], parameter: str) -> st
     return f"as good as the best, within {NOISE:.0%}: {', '.join(f'{number:,}' for number in good)}"
 
 
-def judge_share(row: Row) -> str:
+def describe_share(row: Row) -> str:
     """A ratio in words."""
     if abs(row.median - 1) <= NOISE:
         return f"{row.median:.2f} of the defaults' rate, which is no difference here"

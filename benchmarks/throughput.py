@@ -28,7 +28,7 @@ from uniques.core.guard import guard_events
 from uniques.decoder import send_decoder
 from uniques.kafka.offsets import count_records
 from uniques.kafka.properties import KafkaCluster
-from uniques.kafka.records import address_records, make_reject_records
+from uniques.kafka.records import add_topic, make_reject_records
 from uniques.kafka.topics import read_topic, write_topic
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ class Bench:
 
     def parsed(self) -> float:
         """The job's pipeline up to counting."""
-        return self._run(accept_events(observe_events(self._judged(), 60)).writeStream.format("noop"))
+        return self._run(accept_events(observe_events(self._validated(), 60)).writeStream.format("noop"))
 
     def job(self, counter: Counter) -> float:
         """The job's pipeline, in append mode, into the topic out."""
-        return self._count(observe_events(self._judged(), 60), counter)
+        return self._count(observe_events(self._validated(), 60), counter)
 
     def job_with_sparks_parser(self, counter: Counter) -> float:
         """The job's pipeline with `--json-parser spark`."""
@@ -93,22 +93,22 @@ class Bench:
     def job_without_guard_and_accounting(self, counter: Counter) -> float:
         """The same, but events are not compared with their arrival, and only counted on their way."""
         # The observation stays: without one Spark parses every record twice.
-        judged = parse_events(self._source(), decode=send_decoder(self._spark))
-        return self._count(judged.observe("events", F.count(F.lit(1)).alias("read")), counter)
+        validated = parse_events(self._source(), decode=send_decoder(self._spark))
+        return self._count(validated.observe("events", F.count(F.lit(1)).alias("read")), counter)
 
     def job_with_neighbour_guard(self, counter: Counter) -> float:
         """The job's pipeline with `--timestamp-guard neighbours`."""
-        return self._count(observe_events(guard_events(self._judged()), 60), counter)
+        return self._count(observe_events(guard_events(self._validated()), 60), counter)
 
     def job_with_rejects_topic(self, counter: Counter) -> float:
         """The job's pipeline with `--rejects-topic`, which reads and parses twice."""
-        judged = self._judged()
-        counts = count_unique_users(accept_events(observe_events(judged, 60)), counter=counter)
-        records = address_records(make_records(counts, counter, final=True), "out")
-        rejects = make_reject_records(reject_events(judged), "rejects")
+        validated = self._validated()
+        counts = count_unique_users(accept_events(observe_events(validated, 60)), counter=counter)
+        records = add_topic(make_records(counts, counter, final=True), "out")
+        rejects = make_reject_records(reject_events(validated), "rejects")
         return self._run(write_topic(records.union(rejects), self._cluster))
 
-    def _judged(self) -> DataFrame:
+    def _validated(self) -> DataFrame:
         return parse_events(self._source(), MAX_FUTURE, decode=send_decoder(self._spark))
 
     def _source(self) -> DataFrame:
@@ -116,7 +116,7 @@ class Bench:
 
     def _count(self, observed: DataFrame, counter: Counter) -> float:
         counts = count_unique_users(accept_events(observed), counter=counter)
-        return self._run(write_topic(address_records(make_records(counts, counter, final=True), "out"), self._cluster))
+        return self._run(write_topic(add_topic(make_records(counts, counter, final=True), "out"), self._cluster))
 
 
 def measure(recorder: Recorder, rounds: int) -> None:
@@ -156,7 +156,7 @@ def describe_profile(rates: Sequence[Row]) -> str:
     spent = {row.what: 2e6 / row.median for row in rates}
     return (
         "Core time an event, broker included (two cores over the rate, by difference): "
-        f"reading {spent[READ_ONLY]:.1f} µs, parsing, judging and accounting "
+        f"reading {spent[READ_ONLY]:.1f} µs, parsing, validating and accounting "
         f"{spent[PARSED] - spent[READ_ONLY]:.1f} µs, counting {spent[DEFAULT] - spent[PARSED]:.1f} µs, "
         f"with `{FAST}` {spent[FAST] - spent[PARSED]:.1f} µs."
     )
@@ -175,7 +175,7 @@ def describe(rows: Sequence[Row], plots: Path) -> str:
     return (
         "## The whole job, Kafka to Kafka\n\nEvents of 2 kB, broker on the same cores, all ways in turn on one topic "
         'in one warm session; a run\'s first batch is left out. "No guard, no accounting" is the job without the '
-        "comparison with the arrival time and without the ledger's observation.\n\n" + "; ".join(held) + ".\n\n"
+        "comparison with the arrival time and without the accounting's observation.\n\n" + "; ".join(held) + ".\n\n"
         f"{describe_profile(rates)}\n\n"
         "![Events a second](plots/throughput.svg)\n\n"
         + make_table(

@@ -1,7 +1,7 @@
-"""What the fault tests share: a stream that never stops, the job as a process that can be hurt, and the judge.
+"""What the fault tests share: a stream that never stops, the job as a process, and the comparison with exact counts.
 
 Everything drawn is drawn from a seed. The stream keeps its own exact count, in Python sets, of every event that the
-broker took; the judge compares the job's results with that count, and with those of an undisturbed run of the job.
+broker took. The job's results are compared with that count, and with those of an undisturbed run of the job.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def wait_until(condition: Any, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def judge(
+def compare_with_exact(
     broker: KafkaBroker,
     sink: str,
     exact: dict[str, tuple[int, int]],

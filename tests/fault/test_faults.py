@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
-from faults import Job, Stream, judge, run_undisturbed, wait_until
+from faults import Job, Stream, compare_with_exact, run_undisturbed, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def check(broker: KafkaBroker, stream: Stream, job: Job, folder: Path) -> None:
     """Works off the rest, and compares."""
     job.finish()
     undisturbed = run_undisturbed(broker, folder / "undisturbed", job.source, *FLAGS)
-    found = judge(broker, job.sink, stream.exact(), undisturbed)
+    found = compare_with_exact(broker, job.sink, stream.exact(), undisturbed)
     assert (found["repeated"], found["in_order"]) == (0, True)
 
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import Job, Stream, describe_seconds, judge, run_undisturbed, wait_until
+from faults import Job, Stream, compare_with_exact, describe_seconds, run_undisturbed, wait_until
 from result_watcher import ResultWatcher
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
             job, watcher, random.Random(seed), lambda kills: kills >= wanted // 2 and kills + killer.kills >= wanted
         )
     job.finish()
-    found = judge(
+    found = compare_with_exact(
         broker, "kills-out", stream.exact(), run_undisturbed(broker, tmp_path / "undisturbed", "kills-in", *flags)
     )
     assert (found["repeated"], found["in_order"]) == (0, True)
@@ -136,7 +136,9 @@ def test_without_the_flag_records_may_repeat_but_are_equal(
         written = int(next(batch["batch"] for batch in job.batches() if batch["rows_written"] != "0"))
         job.forget_batches(written)
     job.finish()
-    found = judge(broker, "least-out", stream.exact(), run_undisturbed(broker, tmp_path / "undisturbed", "least-in"))
+    found = compare_with_exact(
+        broker, "least-out", stream.exact(), run_undisturbed(broker, tmp_path / "undisturbed", "least-in")
+    )
     assert found["repeated"] > 0
     report(
         "kill -9 of the driver, without --exactly-once",

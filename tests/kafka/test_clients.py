@@ -15,6 +15,7 @@ from uniques.kafka.admin import JavaClient
 from uniques.kafka.exactly_once import TransactionalWriter
 from uniques.kafka.properties import KafkaCluster
 from uniques.state.checkpoint import check_mark
+from uniques.state.sidecar import keep_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,8 @@ def test_exactly_once_skips_what_is_written_and_fences_off_an_older_instance(
     # As if it had been killed after writing, before Spark knew: the batches are done again, and written once.
     for log in ("commits/1", "commits/.1.crc", "commits/0", "commits/.0.crc", "offsets/1", "offsets/.1.crc"):
         (checkpoint / "query" / log).unlink()
-    older = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, str(checkpoint), False)
+    name = keep_line(spark, str(checkpoint), "transactional-id", "another")
+    older = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, name, lambda _mark: None, False)
     job.run(*flags)
     assert [(key, value["events"]) for key, value in read_once(broker, sink)] == list(exact.items())[:-1]
     assert len(read_messages(broker, rejects)) == len(rejected)

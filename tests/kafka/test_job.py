@@ -28,7 +28,7 @@ from uniques.core.counts import Counter, count_unique_users, make_records
 from uniques.core.events import accept_events, observe_events, parse_events
 from uniques.errors import JobError, UsageError
 from uniques.kafka.properties import KafkaCluster
-from uniques.kafka.records import address_records
+from uniques.kafka.records import add_topic
 from uniques.kafka.topics import check_topic, read_topic, write_topic
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import read_parameters
@@ -195,7 +195,7 @@ def test_the_running_query_parses_json_once(
     observed = observe_events(parse_events(read_topic(spark, cluster, source, "earliest", 10), "5 seconds"), 60)
     events = accept_events(observed).unionByName(read_punctuation(spark, str(tmp_path)))
     counter = Counter(rsd=0.3)
-    records = address_records(make_records(count_unique_users(events, counter=counter), counter, final=True), sink)
+    records = add_topic(make_records(count_unique_users(events, counter=counter), counter, final=True), sink)
     writer = write_topic(records, cluster).option("checkpointLocation", query_location(str(tmp_path)))
     query = writer.trigger(availableNow=True).start()
     query.awaitTermination()

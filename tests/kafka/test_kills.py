@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import Job, Stream, judge
+from faults import Job, Stream, compare_with_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,4 +37,8 @@ def test_kills_lose_nothing_repeat_nothing_and_leave_a_backlog_that_is_worked_of
     read = [int(batch["events"]) for batch in job.batches()]
     assert max(read) == 1_000
     assert sum(read) >= 4_000
-    assert judge(broker, sink, stream.exact()) == {"windows": len(stream.exact()), "repeated": 0, "in_order": True}
+    assert compare_with_exact(broker, sink, stream.exact()) == {
+        "windows": len(stream.exact()),
+        "repeated": 0,
+        "in_order": True,
+    }

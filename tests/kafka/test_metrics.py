@@ -16,7 +16,7 @@ from support import DEADLINE_SECONDS, InProcess, count_exactly, make_events, rea
 from uniques.errors import JobError
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.metrics import serve_metrics
-from uniques.state.accounting import Ledger
+from uniques.state.accounting import Accounting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,6 @@ def test_a_port_that_is_taken_gets_one_line() -> None:
             pytest.raises(
                 JobError, match=rf"^--metrics-port 127.0.0.1:{port} can't be listened on: Address already in use$"
             ),
-            serve_metrics(("127.0.0.1", port), ProgressListener(Ledger())),
+            serve_metrics(("127.0.0.1", port), ProgressListener(Accounting())),
         ):
             pass

@@ -101,14 +101,14 @@ class Job:
     def run(self, events: list[Sent], batch: int, *flags: str, partitions: int = 1, live: bool = False) -> Outcome:
         source, sink, rejects = self._new_topic("in", partitions), self._new_topic("out"), self._new_topic("rejects")
         send(self._broker, source, events, partitions, live)
-        self.work_off(source, sink, "--rejects-topic", rejects, "--max-offsets-per-trigger", str(batch), *flags)
+        self.drain(source, sink, "--rejects-topic", rejects, "--max-offsets-per-trigger", str(batch), *flags)
         records = read_values(self._broker, sink)
         windows = {parse_time(record["window_start"]): record["events"] for record in records}
         assert len(windows) == len(records)
         rejected = {int(value["uid"]) for value in read_values(self._broker, rejects)}
         return Outcome(windows, rejected, json.loads((self._folder / "summary.json").read_text()))
 
-    def work_off(self, source: str, sink: str, *flags: str) -> None:
+    def drain(self, source: str, sink: str, *flags: str) -> None:
         parser = count_flags.make_parser()
         args = parser.parse_args(
             [
@@ -217,7 +217,7 @@ def test_the_guard_may_change_on_a_checkpoint(job: Job, broker: KafkaBroker, new
     source, sink = new_topic("in"), new_topic("out")
     for half, guard in ((events[:1_000], "arrival"), (events[1_000:], "neighbours")):
         send(broker, source, half, 1, live=False)
-        job.work_off(source, sink, "--timestamp-guard", guard, "--idle-timeout", "off")
+        job.drain(source, sink, "--timestamp-guard", guard, "--idle-timeout", "off")
     windows = {parse_time(record["window_start"]): record["events"] for record in read_values(broker, sink)}
     # The last one is open.
     expected = predict_windows(events, 1_000, set())

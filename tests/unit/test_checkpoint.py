@@ -8,7 +8,7 @@ from uniques.apps.count_flags import make_parser
 from uniques.apps.pipeline import IMPLIED_PARAMETERS, fixed_parameters
 from uniques.errors import JobError, UsageError
 from uniques.runtime.failures import explain_failure
-from uniques.state.checkpoint import explained_damage
+from uniques.state.checkpoint import report_damage
 from uniques.state.manifest import compare_parameters
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
     for log, number, content in files:
         (tmp_path / "query" / log).mkdir(parents=True, exist_ok=True)
         (tmp_path / "query" / log / str(number)).write_text(content)
-    with pytest.raises(UsageError) as refused, explained_damage(spark, str(tmp_path)):
+    with pytest.raises(UsageError) as refused, report_damage(spark, str(tmp_path)):
         raise JobError("the query failed") from RuntimeError(reason)
     assert str(refused.value) == (
         f"--checkpoint-location {tmp_path}: {damaged} {tmp_path / 'query'}, with the .crc file of each; the next start "
@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
 
 
 def test_a_failure_with_a_whole_checkpoint_stays_what_it_is(spark: SparkSession, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"^the query failed$"), explained_damage(spark, str(tmp_path)):
+    with pytest.raises(JobError, match=r"^the query failed$"), report_damage(spark, str(tmp_path)):
         raise JobError("the query failed")
 
 

@@ -1,4 +1,4 @@
-"""How other engines are judged, and their chapter of the report, on rows written here."""
+"""How other engines are validated, and their chapter of the report, on rows written here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_row(what: str, metric: str, values: list[float], **parameters: Paramete
 
 
 def make_engine(name: str, rates: list[float]) -> list[Row]:
-    judged = [
+    validated = [
         row
         for kind in ("as generated", "5 % malformed")
         for row in (
@@ -46,7 +46,7 @@ def make_engine(name: str, rates: list[float]) -> list[Row]:
         make_row(name, "total", [25.0, 26.0], events=1_000_000),
         make_row(name, "memory", [900.0, 950.0], events=1_000_000),
         make_row(name, "lines", [80.0], files=1),
-        *judged,
+        *validated,
     ]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Observation
 from uniques.core.events import REJECT_REASONS, accept_events, observe_events, parse_events, reject_events
 from uniques.decoder import send_decoder
-from uniques.state.accounting import Ledger
+from uniques.state.accounting import Accounting
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,15 +25,15 @@ T = 1468244384
 GOOD = b'{"ts":1468244384,"uid":"a"}'
 
 
-def judge(
+def validate(
     spark: SparkSession, values: list[bytes | None], **flags: Any
 ) -> list[tuple[int | None, str | None, str | None]]:
     """`(ts, uid, reason)` of each value, in order; both parsers must say the same."""
     frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
     found = []
     for decode in (None, send_decoder(spark, flags.get("ts_unit", "s"))):
-        judged = parse_events(frame, **flags, decode=decode).orderBy("i")
-        rows = judged.selectExpr("unix_seconds(event_time) AS ts", "uid", "reject_reason").collect()
+        validated = parse_events(frame, **flags, decode=decode).orderBy("i")
+        rows = validated.selectExpr("unix_seconds(event_time) AS ts", "uid", "reject_reason").collect()
         found.append([(row.ts, row.uid, row.reject_reason) for row in rows])
     assert all(rows == found[0] for rows in found)
     return found[0]
@@ -49,7 +49,7 @@ def read_table() -> dict[str, tuple[bytes | None, str]]:
 def test_every_record_of_the_readme_is_counted_as_it_says(spark: SparkSession) -> None:
     table = read_table()
     assert len(table) >= 40
-    found = judge(spark, [value for value, _ in table.values()])
+    found = validate(spark, [value for value, _ in table.values()])
     said = {what: reason or "counted" for what, (_, _, reason) in zip(table, found, strict=True)}
     assert said == {what: reason for what, (_, reason) in table.items()}
     # Every reason that the value alone can give is shown.
@@ -86,17 +86,17 @@ COUNTABLE = {
 
 
 def test_countable_events_keep_their_time_and_user(spark: SparkSession) -> None:
-    found = judge(spark, [value for value, _, _ in COUNTABLE.values()])
+    found = validate(spark, [value for value, _, _ in COUNTABLE.values()])
     expected = {name: (ts, uid, None) for name, (_, ts, uid) in COUNTABLE.items()}
     assert dict(zip(COUNTABLE, found, strict=True)) == expected
 
 
 def test_accepted_and_rejected_records_are_all_records(spark: SparkSession) -> None:
     raw = spark.createDataFrame([(bytearray(GOOD), 1), (bytearray(b"x"), 2), (None, 3)], "value BINARY, offset BIGINT")
-    judged = parse_events(raw)
-    accepted = accept_events(judged).selectExpr("unix_seconds(event_time) AS ts", "uid")
+    validated = parse_events(raw)
+    accepted = accept_events(validated).selectExpr("unix_seconds(event_time) AS ts", "uid")
     assert_df_equality(accepted, spark.createDataFrame([(T, "a")], "ts BIGINT, uid STRING"), ignore_nullable=True)
-    rejected = reject_events(judged).select("value", "offset", "reject_reason")
+    rejected = reject_events(validated).select("value", "offset", "reject_reason")
     expected = spark.createDataFrame(
         [(bytearray(b"x"), 2, "not_json"), (None, 3, "tombstone")], "value BINARY, offset BIGINT, reject_reason STRING"
     )
@@ -108,7 +108,7 @@ def test_bad_numbers_do_not_depend_on_ansi_mode(spark: SparkSession, ansi: str) 
     before = str(spark.conf.get("spark.sql.ansi.enabled"))
     spark.conf.set("spark.sql.ansi.enabled", ansi)
     try:
-        found = judge(
+        found = validate(
             spark, [b'{"ts":"1.5","uid":"a"}', b'{"ts":"x","uid":"a"}', b'{"ts":99999999999999999999,"uid":"a"}']
         )
     finally:
@@ -132,7 +132,7 @@ def test_bad_numbers_do_not_depend_on_ansi_mode(spark: SparkSession, ansi: str) 
 def test_ts_is_read_in_the_unit_that_is_said_and_never_guessed(
     spark: SparkSession, unit: str, ts: int, seconds: int | None
 ) -> None:
-    [(found, _, reason)] = judge(spark, [b'{"ts":%d,"uid":"a"}' % ts], ts_unit=unit)
+    [(found, _, reason)] = validate(spark, [b'{"ts":%d,"uid":"a"}' % ts], ts_unit=unit)
     if ts == 253402300800000:  # the first millisecond of the year 10000
         assert (found, reason) == (None, "bad_ts")
     else:
@@ -146,8 +146,10 @@ def test_the_guard_compares_with_the_arrival_to_the_millisecond(spark: SparkSess
     # A number as uid is one that the other parser leaves to Spark's.
     rows = [(bytearray(b'{"ts":%d,"uid":%s}' % (ts, uid)), arrived) for uid in (b'"a"', b"7") for ts in cases]
     frame = spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP")
-    judged = parse_events(frame, "5 seconds", "60 seconds", decode=send_decoder(spark) if parser == "bytes" else None)
-    assert [row.reject_reason for row in judged.collect()] == [*cases.values(), *cases.values()]
+    validated = parse_events(
+        frame, "5 seconds", "60 seconds", decode=send_decoder(spark) if parser == "bytes" else None
+    )
+    assert [row.reject_reason for row in validated.collect()] == [*cases.values(), *cases.values()]
 
 
 def test_records_without_arrival_time_are_not_guarded(spark: SparkSession) -> None:
@@ -227,17 +229,17 @@ def documents(draw: st.DrawFn) -> bytes:
 
 
 def run_and_account(spark: SparkSession, values: list[bytes | None]) -> list[str]:
-    """What each value is counted as, after checking that the ledger's totals, and the other parser, say the same."""
+    """What each value is counted as; checks that the accounting's totals and the other parser say the same."""
     frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
     observation = Observation(f"events-{len(values)}")
     rows = observe_events(parse_events(frame), 60, observation).collect()
-    ledger = Ledger()
-    ledger.add_batch(observation.get, float("inf"))
+    accounting = Accounting()
+    accounting.add_batch(observation.get, float("inf"))
     assert sorted(parse_events(frame, decode=send_decoder(spark)).collect()) == sorted(rows)
     reasons = [row.reject_reason or "counted" for row in sorted(rows, key=lambda row: int(row.i))]
-    totals = ledger.totals()
+    totals = accounting.totals()
     assert totals["read"] == len(values) == totals["counted"] + totals["rejected"]
-    assert dict(ledger.rejected) == {reason: reasons.count(reason) for reason in {*reasons} - {"counted"}}
+    assert dict(accounting.rejected) == {reason: reasons.count(reason) for reason in {*reasons} - {"counted"}}
     return reasons
 
 

@@ -13,7 +13,7 @@ import pytest
 from pyspark import cloudpickle
 from pyspark.sql import functions as F
 from support import needs_arrow_udf
-from uniques.core.guard import find_implausible, guard_events, judge_task
+from uniques.core.guard import find_implausible, guard_events, validate_task
 from uniques.runtime.failures import explain_failure
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def test_a_task_is_judged_across_its_batches_and_rows_without_a_time_do_not_take
     ts: list[int | None] = [*flip(SECONDS, (30, 1 << 24))]
     ts[10] = None
     batches = [(pa.array(part, pa.int64()), pa.nulls(len(part), pa.int64())) for part in (ts[:31], ts[31:], [])]
-    verdicts = [verdict.to_pylist() for verdict in judge_task(iter(batches), 300)]
+    verdicts = [verdict.to_pylist() for verdict in validate_task(iter(batches), 300)]
     assert verdicts == [[False] * 30 + [True], [False] * 29, []]
-    assert list(judge_task(iter([]), 300)) == []
+    assert list(validate_task(iter([]), 300)) == []
 
 
 @needs_arrow_udf
@@ -189,12 +189,12 @@ def test_a_record_without_an_arrival_time_is_judged_by_its_neighbours(spark: Spa
 
 
 def test_executors_need_numpy_and_pyarrow_but_not_this_package() -> None:
-    sent = cloudpickle.dumps(judge_task)  # type: ignore[no-untyped-call]
+    sent = cloudpickle.dumps(validate_task)  # type: ignore[no-untyped-call]
     code = (
         "import sys, pickle; sys.modules['uniques'] = None\n"
-        "judge_task = pickle.loads(sys.stdin.buffer.read())\n"
+        "validate_task = pickle.loads(sys.stdin.buffer.read())\n"
         f"import pyarrow as pa; ts = pa.array([{T} + i + (i == 30) * 2**24 for i in range(60)])\n"
-        "[flags] = judge_task(iter([(ts, pa.nulls(60, pa.int64()))]), 300); print(flags.to_pylist().index(True))"
+        "[flags] = validate_task(iter([(ts, pa.nulls(60, pa.int64()))]), 300); print(flags.to_pylist().index(True))"
     )
     done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=False)
     assert done.stdout == b"30\n", done.stderr.decode()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from uniques.kafka.connector import check_connector, judge_connector
+from uniques.kafka.connector import check_connector, describe_mismatch
 from uniques.kafka.properties import KafkaCluster, parse_client_properties
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def jar(name: str) -> str:
     ],
 )
 def test_a_connector_that_fits_is_taken(url: str, spark_version: str, scala_version: str) -> None:
-    assert judge_connector(url, spark_version, scala_version) is None
+    assert describe_mismatch(url, spark_version, scala_version) is None
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_a_connector_that_fits_is_taken(url: str, spark_version: str, scala_vers
     ],
 )
 def test_a_connector_for_another_spark_or_scala_is_named_with_the_right_one(name: str, found: str) -> None:
-    assert judge_connector(jar(name), "3.5.6-amzn-2", "2.12.18") == (
+    assert describe_mismatch(jar(name), "3.5.6-amzn-2", "2.12.18") == (
         f"the Kafka connector is for {found}, but this is Spark 3.5.6-amzn-2 with Scala 2.12: "
         "give spark-submit --packages org.apache.spark:spark-sql-kafka-0-10_2.12:3.5.6"
     )
 
 
 def test_a_missing_connector_is_named() -> None:
-    assert judge_connector(None, "4.0.2", "2.13.16") == (
+    assert describe_mismatch(None, "4.0.2", "2.13.16") == (
         "this Spark 4.0.2 has no Kafka connector: "
         "give spark-submit --packages org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.2"
     )

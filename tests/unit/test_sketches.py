@@ -30,7 +30,7 @@ def make_elsewhere(users: Iterable[str], lg_k: int, type_: tgt_hll_type = tgt_hl
     return sketch
 
 
-def judge(spark: SparkSession, values: list[bytes | None]) -> list[bool]:
+def classify(spark: SparkSession, values: list[bytes | None]) -> list[bool]:
     frame = spark.createDataFrame([(index, value) for index, value in enumerate(values)], "i INT, sketch BINARY")
     rows = frame.select("i", is_sketch(F.col("sketch")).alias("ok")).collect()
     return [row.ok for row in sorted(rows)]
@@ -42,10 +42,10 @@ def test_whole_sketches_are_told_from_truncated_and_foreign_ones(spark: SparkSes
         for size in SIZES:
             sketch = make_elsewhere(map(str, range(size)), 12, type_)
             whole += [bytes(sketch.serialize_compact()), bytes(sketch.serialize_updatable())]
-    assert judge(spark, list(whole)) == [True] * len(whole)
+    assert classify(spark, list(whole)) == [True] * len(whole)
     cut: list[bytes | None] = [sketch[: len(sketch) // 2] for sketch in whole if len(sketch) > 8]
     other = [None, b"", b"not a sketch", bytes(40), whole[-1][:2] + b"\x03" + whole[-1][3:]]
-    assert judge(spark, cut + other) == [False] * len(cut + other)
+    assert classify(spark, cut + other) == [False] * len(cut + other)
     # What passes, Spark takes.
     frame = spark.createDataFrame([(sketch,) for sketch in whole], "sketch BINARY")
     united = frame.agg(F.hll_sketch_estimate(F.hll_union_agg("sketch", True)).alias("users")).collect()[0].users

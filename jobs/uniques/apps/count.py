@@ -17,7 +17,7 @@ from uniques.kafka.admin import check_rights
 from uniques.kafka.connector import check_connector
 from uniques.kafka.topics import check_topic
 from uniques.runtime.run import run_job
-from uniques.state.checkpoint import explained_damage
+from uniques.state.checkpoint import report_damage
 
 if TYPE_CHECKING:
     import argparse
@@ -50,15 +50,15 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
             check_topic(spark, cluster, topic_name)
         check_rights(spark, cluster, rights)
     if args.backfill:
-        ledger = run_backfill(spark, args, cluster, stop)
+        accounting = run_backfill(spark, args, cluster, stop)
     elif args.input is None:
-        with explained_damage(spark, args.checkpoint_location):
-            ledger = run_stream(spark, args, cluster, stop)
+        with report_damage(spark, args.checkpoint_location):
+            accounting = run_stream(spark, args, cluster, stop)
     else:
-        ledger = run_bounded(spark, args, cluster)
-    log.info("summary: %s", json.dumps(ledger.summary()))
+        accounting = run_bounded(spark, args, cluster)
+    log.info("summary: %s", json.dumps(accounting.summary()))
     if args.summary:
-        args.summary.write_text(json.dumps(ledger.summary()) + "\n")
+        args.summary.write_text(json.dumps(accounting.summary()) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -72,43 +72,43 @@ def make_parser() -> OneLineParser:
         help="spark: from_json; bytes: the same events, read from their bytes by a Java function that the driver "
         "compiles; auto: bytes where Spark takes it, else spark (default: %(default)s)",
     )
-    judging = parser.add_argument_group("which events count")
-    judging.add_argument(
+    validation = parser.add_argument_group("which events count")
+    validation.add_argument(
         "--start-time",
         type=instant,
         metavar="TIME",
         help="count only windows that start then or later: ISO 8601, UTC (default: any)",
     )
-    judging.add_argument(
+    validation.add_argument(
         "--end-time",
         type=instant,
         metavar="TIME",
         help="count only windows that end then or earlier; for --backfill and --input (default: any)",
     )
-    judging.add_argument(
+    validation.add_argument(
         "--ts-unit", choices=tuple(TS_UNITS), default="s", help="unit of ts in the events (default: %(default)s)"
     )
-    judging.add_argument(
+    validation.add_argument(
         "--max-future",
         type=duration_or_off(0),
         default="5 seconds",
         metavar="DURATION",
         help="how far ts may be ahead of the event's arrival in Kafka, or off (default: %(default)s)",
     )
-    judging.add_argument(
+    validation.add_argument(
         "--max-age",
         type=duration(1),
         metavar="DURATION",
         help="how far ts may be behind the event's arrival in Kafka (default: any)",
     )
-    judging.add_argument(
+    validation.add_argument(
         "--timestamp-guard",
         choices=("arrival", "neighbours"),
         default="arrival",
         help="arrival: only --max-future and --max-age; neighbours: reject also events far ahead of those around them "
         "in the partition, for history that was loaded lately; needs numpy and pyarrow (default: %(default)s)",
     )
-    judging.add_argument(
+    validation.add_argument(
         "--rejects-topic",
         type=topic,
         metavar="TOPIC",

@@ -14,7 +14,7 @@ from uniques.core.events import limit_events, parse_events
 from uniques.decoder import send_decoder
 from uniques.errors import UsageError
 from uniques.kafka.consumer_group import GroupCommitter
-from uniques.kafka.records import address_records
+from uniques.kafka.records import add_topic
 from uniques.kafka.topics import read_topic, write_topic_once
 from uniques.local_io import print_values
 from uniques.times import describe_time, to_seconds
@@ -49,16 +49,16 @@ def output_topic(args: argparse.Namespace) -> str | None:
     return None if args.output == "-" else args.output_topic
 
 
-def judge_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
+def validate_events(records: DataFrame, args: argparse.Namespace) -> DataFrame:
     """Parses records and decides which are events that count, as the flags say; see `events.parse_events`."""
     max_future = None if args.max_future == "off" else args.max_future
     decode = choose_decoder(records.sparkSession, args)
-    judged = parse_events(records, max_future, args.max_age, args.ts_unit, decode)
+    validated = parse_events(records, max_future, args.max_age, args.ts_unit, decode)
     if args.timestamp_guard == "neighbours":
-        judged = load_guard()(judged, to_seconds(max_future) if max_future else None)
+        validated = load_guard()(validated, to_seconds(max_future) if max_future else None)
     if args.start_time is None and args.end_time is None:
-        return judged
-    return limit_events(judged, args.start_time, args.end_time)
+        return validated
+    return limit_events(validated, args.start_time, args.end_time)
 
 
 def counter_of(args: argparse.Namespace) -> Counter:
@@ -138,10 +138,10 @@ def listen(
         if args.consumer_group:
             committer = GroupCommitter(spark, cluster, args.consumer_group)
             stack.callback(committer.close)
-            # First the one that commits: when the ledger's listener has seen the end, so have both.
+            # First the one that commits: when the accounting's listener has seen the end, so have both.
             listeners.insert(0, committer)
         if args.metrics_port:
-            # After the ledger's, which it shows.
+            # After the accounting's, which it shows.
             listeners.append(stack.enter_context(load_metrics()(args.metrics_port, listener)))
         for each in listeners:
             spark.streams.addListener(each)
@@ -160,4 +160,4 @@ def write_results(results: DataFrame, args: argparse.Namespace, cluster: KafkaCl
     if args.output == "-":
         print_values(results, 0)
     else:
-        write_topic_once(address_records(results, args.output_topic), cluster)
+        write_topic_once(add_topic(results, args.output_topic), cluster)

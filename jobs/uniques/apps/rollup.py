@@ -15,13 +15,13 @@ from uniques.apps.ranges import answer_range, show_tables
 from uniques.apps.rebuild import rebuild
 from uniques.apps.rollup_flags import QUERY_NAME, make_parser
 from uniques.apps.rollup_tables import Tables, create_tables, read_calendar, tables_of
-from uniques.apps.rollup_updater import Keeper
+from uniques.apps.rollup_updater import RollupUpdater
 from uniques.apps.shared_flags import cluster_of, needed_packages
 from uniques.core.rollups import PERIODS
 from uniques.errors import UsageError
 from uniques.kafka.connector import check_connector
 from uniques.kafka.topics import check_topic, read_topic
-from uniques.runtime.failures import explained_failures
+from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import LagListener
 from uniques.runtime.run import run_job, run_until_stopped
 from uniques.state.checkpoint import query_location
@@ -55,7 +55,7 @@ def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, st
     tables = tables_of(args)
     if args.between or args.show is not None:
         tables = read_calendar(spark, tables)
-    with explained_failures():
+    with one_line_errors():
         if args.between:
             print(json.dumps(answer_range(spark, tables, args.between, args.and_between)), flush=True)
         elif args.show is not None:
@@ -97,23 +97,23 @@ def run_stream(
         on_new=lambda: None,
     )
     create_tables(spark, tables)
-    keeper = Keeper(args, tables, cluster)
+    updater = RollupUpdater(args, tables, cluster)
     records = read_topic(spark, cluster, args.input_topic, "earliest", args.max_offsets_per_trigger)
-    writer = records.writeStream.foreachBatch(keeper.work_batch).queryName(QUERY_NAME)
+    writer = records.writeStream.foreachBatch(updater.update).queryName(QUERY_NAME)
     writer = writer.option("checkpointLocation", query_location(args.checkpoint_location))
     now = args.trigger == "available-now"
     query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=args.trigger)
     with ExitStack() as stack:
         listeners: list[StreamingQueryListener] = [LagListener(QUERY_NAME)]
         if args.metrics_port:
-            listeners.append(stack.enter_context(load_metrics()(args.metrics_port, keeper.totals)))
+            listeners.append(stack.enter_context(load_metrics()(args.metrics_port, updater.totals)))
         for each in listeners:
             spark.streams.addListener(each)
             stack.callback(spark.streams.removeListener, each)
         started = query.start()
         log.info("started query %s, run %s", started.name, started.runId)
         run_until_stopped(started, stop)
-    log.info("summary: %s", json.dumps(keeper.totals))
+    log.info("summary: %s", json.dumps(updater.totals))
 
 
 def load_metrics() -> Callable[[tuple[str, int], Mapping[str, int]], AbstractContextManager[StreamingQueryListener]]:

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
 from uniques.core.calendar import HOUR_SECONDS, Calendar
 from uniques.core.rollups import BEFORE_KEPT_MINUTES, make_rollup_records, parse_minutes, renew_rollups, select_minutes
-from uniques.kafka.records import address_records
+from uniques.kafka.records import add_topic
 from uniques.kafka.topics import write_topic_once
 from uniques.tables import is_maintenance_due, maintain, merge_rows
 from uniques.times import to_seconds
@@ -33,7 +33,7 @@ MAX_STRETCHES = 50
 LARGEST_PARENT_DAYS = {"hour": 2, "day": 32, "month": 367}
 
 
-class Keeper:
+class RollupUpdater:
     """Keeps both tables and the topic up to date, batch by batch."""
 
     def __init__(self, args: argparse.Namespace, tables: Tables, cluster: KafkaCluster) -> None:
@@ -47,7 +47,7 @@ class Keeper:
         self._looked_at = float("-inf")
         self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
 
-    def work_batch(self, records: DataFrame, batch: int) -> None:
+    def update(self, records: DataFrame, batch: int) -> None:
         """Merges the windows of a batch, and renews the periods that hold them.
 
         Each step can be done again: windows are replaced by their best record, periods are united anew from their
@@ -149,7 +149,7 @@ class Keeper:
 def publish(rows: DataFrame, calendar: Calendar, cluster: KafkaCluster, topic_name: str) -> None:
     """Writes rows of rollups to the topic, in order of time, smaller periods first."""
     records = make_rollup_records(rows.orderBy("period_end", "period_start"), calendar)
-    write_topic_once(address_records(records.coalesce(1), topic_name), cluster)
+    write_topic_once(add_topic(records.coalesce(1), topic_name), cluster)
 
 
 def collect_hours(windows: DataFrame, calendar: Calendar) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from uniques.core.sketches import settle_sketch, sketch_error
+from uniques.core.sketches import normalize_sketch, sketch_error
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -40,12 +40,12 @@ class Counter:
         """What a window keeps of its users: `counted`, as the counter needs it, and perhaps `sketch` BINARY."""
         counted = {
             "approx_count_distinct": F.approx_count_distinct("uid", self.rsd),
-            "hll_sketch": settle_sketch(F.hll_sketch_agg("uid", self.lg_k)),
+            "hll_sketch": normalize_sketch(F.hll_sketch_agg("uid", self.lg_k)),
             # A stream has no COUNT(DISTINCT).
             "exact": F.collect_set("uid"),
         }[self.name]
         # Equal aggregates are one in Spark: a sketch that is also the counter is not made twice.
-        sketches = [settle_sketch(F.hll_sketch_agg("uid", self.lg_k)).alias("sketch")] if self.with_sketch else []
+        sketches = [normalize_sketch(F.hll_sketch_agg("uid", self.lg_k)).alias("sketch")] if self.with_sketch else []
         return [counted.alias("counted"), *sketches]
 
     def unique_users(self) -> Column:

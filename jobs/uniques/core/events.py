@@ -97,7 +97,7 @@ def parse_events(
         reason = F.when(F.col("decoded").isNull(), reason)
     time = to_timestamp("ts_read", ts_unit)
     if "timestamp" in records.columns:
-        # Kafka gives records of very old clients no time, -1: these can't be judged.
+        # Kafka gives records of very old clients no time, -1: these can't be validated.
         arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
         if max_future:
             latest = F.col("timestamp") + F.expr(f"INTERVAL {max_future}")
@@ -105,9 +105,9 @@ def parse_events(
         if max_age:
             earliest = F.col("timestamp") - F.expr(f"INTERVAL {max_age}")
             reason = F.coalesce(reason, F.when(arrived & (time < earliest), "ts_too_old"))
-    judged = timed.withColumn("reject_reason", reason)
+    validated = timed.withColumn("reject_reason", reason)
     accepted = F.col("reject_reason").isNull()
-    return judged.select(
+    return validated.select(
         *records.columns,
         F.when(accepted, time).alias("event_time"),
         F.when(accepted, F.col("uid_read")).alias("uid"),

@@ -1,7 +1,7 @@
-"""The neighbour guard: which timestamps are implausible, judged by their neighbours in the order of a Kafka partition.
+"""The neighbour guard: which timestamps are implausible beside their neighbours in a Kafka partition.
 
 For history that was loaded lately, where the arrival time says nothing. Only leads are dangerous: an event ahead of
-its time moves the watermark, and what follows it is dropped as late. Keeps no state: a batch is judged by itself.
+its time moves the watermark, and what follows it is dropped as late. Keeps no state: a batch is validated by itself.
 
 Needs numpy and pyarrow, on the driver and on the executors; nothing else in this package does, so it is imported only
 when asked for.
@@ -44,10 +44,10 @@ COMPANY = 4  # so many events beside a leap are no coincidence of flipped ones: 
 
 NOTHING = -(2**62)  # stands where there is no neighbour; far below any time, and safe to subtract from
 NO_ARRIVAL = 2**62  # stands where the arrival is unknown: no event is ahead of it, or near it
-BLOCK = 8_192  # suspects judged at once, which bounds memory
+BLOCK = 8_192  # suspects validated at once, which bounds memory
 
 
-def guard_events(judged: DataFrame, max_future_seconds: int | None = 0) -> DataFrame:
+def guard_events(validated: DataFrame, max_future_seconds: int | None = 0) -> DataFrame:
     """Rejects, as `ts_implausible`, events of `events.parse_events` that are far ahead of their neighbours.
 
     Rows and columns stay; `event_time` and `uid` of what is rejected become null. Neighbours are the accepted events of
@@ -57,28 +57,28 @@ def guard_events(judged: DataFrame, max_future_seconds: int | None = 0) -> DataF
     """
     skew_seconds = max(max_future_seconds or 0, SKEW_SECONDS)
 
-    def judge(columns: Columns) -> Verdicts:
-        return judge_task(columns, skew_seconds)
+    def validate(columns: Columns) -> Verdicts:
+        return validate_task(columns, skew_seconds)
 
     # The batches of a task in one call; only two numbers an event go to Python, all other columns wait in the JVM.
     # Spark calls a function that it takes for deterministic again for a filter above, with fewer neighbours.
-    find = F.arrow_udf(judge, "boolean").asNondeterministic()  # type: ignore[attr-defined]  # left out of its stubs
+    find = F.arrow_udf(validate, "boolean").asNondeterministic()  # type: ignore[attr-defined]  # left out of its stubs
     arrival = F.lit(None).cast("bigint")
-    if max_future_seconds is not None and "timestamp" in judged.columns:
+    if max_future_seconds is not None and "timestamp" in validated.columns:
         # Kafka gives records of very old clients no time, -1.
         arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
         arrival = F.when(arrived, F.unix_seconds("timestamp"))
-    flagged = judged.withColumn("implausible", find(F.unix_seconds("event_time"), arrival))
+    flagged = validated.withColumn("implausible", find(F.unix_seconds("event_time"), arrival))
     implausible = F.col("implausible")
     guarded = {
         "event_time": F.when(~implausible, F.col("event_time")),
         "uid": F.when(~implausible, F.col("uid")),
         "reject_reason": F.when(implausible, REASON).otherwise(F.col("reject_reason")),
     }
-    return flagged.select(*(guarded.get(name, F.col(name)).alias(name) for name in judged.columns))
+    return flagged.select(*(guarded.get(name, F.col(name)).alias(name) for name in validated.columns))
 
 
-def judge_task(columns: Columns, skew_seconds: int) -> Verdicts:
+def validate_task(columns: Columns, skew_seconds: int) -> Verdicts:
     """Judges the events of one task: (unix seconds, arrival in unix seconds) in, whether implausible out.
 
     Rows without a time are no events, and no neighbours. Takes some 60 bytes an event until the last one is read.

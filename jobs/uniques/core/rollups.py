@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from uniques.core.calendar import HOUR_SECONDS, Calendar
 from uniques.core.counts import UTC_FORMAT
-from uniques.core.sketches import is_sketch, settle_sketch, sketch_error_of
+from uniques.core.sketches import is_sketch, normalize_sketch, sketch_error_of
 
 PERIODS = ("hour", "day", "week", "month", "year")
 # What a period is united from. A week is in no month, a month in no week.
@@ -92,7 +92,7 @@ def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
     united = parts.groupBy(calendar.bounds(F.col("start"), period).alias("bounds")).agg(
         F.sum("events").alias("events"),
         F.sum("minutes").alias("minutes"),
-        settle_sketch(F.hll_union_agg("sketch", True)).alias("sketch"),
+        normalize_sketch(F.hll_union_agg("sketch", True)).alias("sketch"),
     )
     start = F.col("bounds.start")
     parent = calendar.bounds(start, PARENTS[period]) if period in PARENTS else F.lit(None)
@@ -135,7 +135,7 @@ def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, ca
     hour_of = calendar.bounds(F.col("window_start"), "hour").start
     hours = changed.select(hour_of.alias("hour")).distinct()
     touched = minutes.join(F.broadcast(hours), hour_of == F.col("hour"), "left_semi")
-    rows = {"hour": settle_rows(unite(minutes_as_parts(touched), calendar, "hour"))}
+    rows = {"hour": materialize_rows(unite(minutes_as_parts(touched), calendar, "hour"))}
     for period, part in PARTS.items():
         old = rollups_as_parts(rollups, part).withColumn("renewed", F.lit(False))
         new = rollups_as_parts(rows[part], part).withColumn("renewed", F.lit(True))
@@ -145,11 +145,11 @@ def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, ca
         within = calendar.bounds(F.col("start"), period).start
         changes = rows[part].select(calendar.bounds(F.col("period_start"), period).start.alias("within")).distinct()
         parts = parts.join(F.broadcast(changes), within == F.col("within"), "left_semi")
-        rows[period] = settle_rows(unite(parts, calendar, period))
+        rows[period] = materialize_rows(unite(parts, calendar, period))
     return join_rows(rows)
 
 
-def settle_rows(rows: DataFrame) -> DataFrame:
+def materialize_rows(rows: DataFrame) -> DataFrame:
     """Rows computed once: each period is read by those above it, and would be united anew for each of them."""
     return rows.localCheckpoint()
 
@@ -164,9 +164,9 @@ def join_rows(rows: dict[str, DataFrame]) -> DataFrame:
 
 def unite_all(minutes: DataFrame, calendar: Calendar) -> DataFrame:
     """The rows of all periods from all minutes; columns of ROLLUPS_SCHEMA, `final` null. Runs a job for each period."""
-    rows = {"hour": settle_rows(unite(minutes_as_parts(minutes), calendar, "hour"))}
+    rows = {"hour": materialize_rows(unite(minutes_as_parts(minutes), calendar, "hour"))}
     for period, part in PARTS.items():
-        rows[period] = settle_rows(unite(rollups_as_parts(rows[part], part), calendar, period))
+        rows[period] = materialize_rows(unite(rollups_as_parts(rows[part], part), calendar, period))
     return join_rows(rows)
 
 

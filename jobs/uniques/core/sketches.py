@@ -29,7 +29,7 @@ def sketch_error(lg_k: int) -> float:
     return math.sqrt((3 * math.log(2) - 1) / 2**lg_k)
 
 
-def settle_sketch(sketch: Column) -> Column:
+def normalize_sketch(sketch: Column) -> Column:
     """A BINARY column of sketches with estimates that follow from their registers alone.
 
     As long as users come to it one by one, a sketch estimates from the order they come in, which another run need not

@@ -27,12 +27,12 @@ def check_connector(spark: SparkSession) -> None:
     loader = gateway.jvm.java.lang.Thread.currentThread().getContextClassLoader()
     found = loader.getResource("org/apache/spark/sql/kafka010/KafkaSourceProvider.class")
     scala = gateway.jvm.scala.util.Properties.versionNumberString()
-    complaint = judge_connector(found and found.toString(), spark.version, scala)
+    complaint = describe_mismatch(found and found.toString(), spark.version, scala)
     if complaint:
         raise UsageError(complaint)
 
 
-def judge_connector(url: str | None, spark_version: str, scala_version: str) -> str | None:
+def describe_mismatch(url: str | None, spark_version: str, scala_version: str) -> str | None:
     """What is wrong with the Kafka connector in the jar that `url` names, in one line; None when nothing is.
 
     Spark's own versions of one minor fit each other, and vendors' versions (`3.5.6-amzn-2`) those of Apache. A jar

@@ -16,7 +16,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -27,10 +26,9 @@ from uniques.errors import JobError, UsageError
 from uniques.kafka.admin import JavaClient
 from uniques.kafka.errors import explain_kafka_error
 from uniques.kafka.topics import PRODUCER_PROPERTIES, write_topic_once
-from uniques.state.checkpoint import check_mark
-from uniques.state.sidecar import keep_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from pyspark.sql import DataFrame, SparkSession
@@ -52,19 +50,26 @@ class TransactionalWriter:
     """Writes the batches of one query to a topic, each once; a context manager around the query's run."""
 
     def __init__(
-        self, spark: SparkSession, cluster: KafkaCluster, topic: str, location: str, with_rejects: bool
+        self,
+        spark: SparkSession,
+        cluster: KafkaCluster,
+        topic: str,
+        name: str,
+        check_mark: Callable[[int | None], None],
+        with_rejects: bool,
     ) -> None:
-        """Fences off another instance on the checkpoint `location`, ends what it left open, reads what is written.
+        """Fences off another instance that has the same `name`, ends what it left open, reads what is written.
 
-        Raises UsageError when the driver has no Kafka client, or when checkpoint and Kafka don't fit; JobError when
-        Kafka refuses or does not answer.
+        `name` is that of the producer and of the group, one for the life of a checkpoint. `check_mark` gets the number
+        of batches that Kafka says are written, None where Kafka knows of none, and raises UsageError when checkpoint
+        and Kafka don't fit. Raises UsageError when the driver has no Kafka client; JobError when Kafka refuses or does
+        not answer.
         """
         self._client = JavaClient(spark, "--exactly-once")
         self._cluster = cluster
         self._topic = topic
         self._with_rejects = with_rejects
-        new_name = f"unique_users-{uuid.uuid4().hex}"
-        self._name = keep_text(spark, location, "transactional-id", new_name)
+        self._name = name
         now = datetime.now(timezone.utc)
         self._instance = f"{socket.gethostname()}, process {os.getpid()}, started {now:%Y-%m-%dT%H:%M:%SZ}"
         self._lock = threading.Lock()
@@ -79,8 +84,7 @@ class TransactionalWriter:
         self._admin = kafka.clients.admin.Admin.create(self._client.properties(cluster, {}))
         try:
             mark = self._take_over()
-            if self._name != new_name:
-                check_mark(spark, location, mark)
+            check_mark(mark)
             self._done = mark or 0
             # A mark is there from now on, before the first batch too, and says who writes.
             self._commit([], self._done)
@@ -91,7 +95,7 @@ class TransactionalWriter:
     def write_batch(self, records: DataFrame, batch: int) -> None:
         """Writes a batch, unless it is written already; for `foreachBatch`.
 
-        Takes the columns of `kafka.address_records`. Records with headers are rejects: they may be many, so executors
+        Takes the columns of `kafka.add_topic`. Records with headers are rejects: they may be many, so executors
         write them, at least once, before the results.
         """
         written = batch < self._done

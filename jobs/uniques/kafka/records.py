@@ -36,7 +36,7 @@ def make_header(name: str, value: Column) -> Column:
     return F.struct(F.lit(name).alias("key"), value.cast("string").cast("binary").alias("value"))
 
 
-def address_records(records: DataFrame, topic: str) -> DataFrame:
+def add_topic(records: DataFrame, topic: str) -> DataFrame:
     """Adds to `key`, `value` records the topic they go to, and no headers, so that rejected ones can join them."""
     return records.select(
         F.lit(topic).alias("topic"),

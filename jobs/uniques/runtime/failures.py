@@ -29,7 +29,7 @@ KNOWN_FAILURES = {
 
 
 @contextmanager
-def explained_failures() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Raises JobError with the cause in one line when Spark fails at what is done inside."""
     try:
         yield

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
     from uniques.runtime.listener import ProgressListener
-    from uniques.state.accounting import Ledger
+    from uniques.state.accounting import Accounting
 
 # A trigger that finds nothing takes far less.
 DEAF_SECONDS = 5.0
@@ -40,9 +40,9 @@ class IdleCloser:
         self._closed: int | None = None
 
     @property
-    def ledger(self) -> Ledger:
+    def accounting(self) -> Accounting:
         """What is open."""
-        return self.listener.ledger
+        return self.listener.accounting
 
     def close_when_idle(self, query: StreamingQuery) -> None:
         """Closes all open windows when the stream has been idle long enough; to be called again and again."""
@@ -55,12 +55,12 @@ class IdleCloser:
         if status["isTriggerActive"]:
             return  # Kafka is being asked, or events are worked off that no finished batch shows yet
         self._asked = now
-        if not self.ledger.open or max(self.ledger.open) == self._closed or status["isDataAvailable"]:
+        if not self.accounting.open or max(self.accounting.open) == self._closed or status["isDataAvailable"]:
             return
         if now - max(self.listener.last_event, self._listening_since) >= self._timeout_seconds:
             self.close_windows()
 
     def close_windows(self) -> None:
         """Moves the watermark to the end of the last open window with the next batch."""
-        self._closed = max(self.ledger.open)
+        self._closed = max(self.accounting.open)
         write_punctuation(self._spark, self._location, [math.ceil(self._closed + self._watermark_seconds)])

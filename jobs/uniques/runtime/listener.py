@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-    from uniques.state.accounting import Ledger
+    from uniques.state.accounting import Accounting
 
 log = logging.getLogger("uniques")
 
@@ -72,7 +72,7 @@ def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
 
 
 def describe_totals(totals: dict[str, int]) -> str:
-    """A ledger's totals as one line of `name=value`."""
+    """An accounting's totals as one line of `name=value`."""
     return " ".join(f"{name}={number}" for name, number in totals.items())
 
 
@@ -111,18 +111,18 @@ class LagListener(StreamingQueryListener):
 
 
 class ProgressListener(StreamingQueryListener):
-    """Keeps the ledger, and logs a line for every batch that did something.
+    """Keeps the accounting, and logs a line for every batch that did something.
 
     When nothing happens a line comes every 10 s, Spark's idle interval. Spark calls it on a thread of its own, after
     the batch; `wait_until_ended` waits for its last call.
     """
 
-    def __init__(self, ledger: Ledger, bounded: bool = False) -> None:
-        """`ledger` is that of the runs that start from now on; `last_event` is unix seconds.
+    def __init__(self, accounting: Accounting, bounded: bool = False) -> None:
+        """`accounting` is that of the runs that start from now on; `last_event` is unix seconds.
 
         With `bounded` the input has an end, and a line says how many seconds are left until it is read.
         """
-        self.ledger = ledger
+        self.accounting = accounting
         self._bounded = bounded
         self._began = time.monotonic()
         self.last_event = time.time()
@@ -149,16 +149,18 @@ class ProgressListener(StreamingQueryListener):
         if str(progress.runId) not in self._runs:
             return
         batch = describe_batch(progress)
-        self.ledger.add_batch(progress.observedMetrics.get("events"), parse_time(progress.eventTime.get("watermark")))
+        self.accounting.add_batch(
+            progress.observedMetrics.get("events"), parse_time(progress.eventTime.get("watermark"))
+        )
         if batch.events:
             self.last_event = date_last_event(progress)
         if batch.events or batch.rows_written:
             left = f" left_s={self.estimate_left(batch.lag):.0f}" if self._bounded and batch.lag else ""
-            log.info("%s%s | total %s", batch.line(), left, describe_totals(self.ledger.totals()))
+            log.info("%s%s | total %s", batch.line(), left, describe_totals(self.accounting.totals()))
 
     def estimate_left(self, lag: int) -> float:
         """Seconds until `lag` records are read, at the rate so far."""
-        return lag * (time.monotonic() - self._began) / max(1, self.ledger.read)
+        return lag * (time.monotonic() - self._began) / max(1, self.accounting.read)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Says that nothing arrives."""

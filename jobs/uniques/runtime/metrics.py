@@ -119,7 +119,7 @@ class MetricsListener(QueryMetrics):
         super().__init__("unique_users", registry)
 
     def take_batch(self, progress: StreamingQueryProgress, batch: BatchProgress) -> None:
-        """Takes over what the ledger does not book."""
+        """Takes over what the accounting does not book."""
         self._rows_written += batch.rows_written
         self._gauges["input_events_per_second"] = read_input_rate(progress)
         self._gauges["processed_events_per_second"] = batch.events / batch.seconds if batch.seconds else 0.0
@@ -140,8 +140,8 @@ class MetricsListener(QueryMetrics):
         super().onQueryIdle(event)
 
     def make_families(self) -> list[Metric]:
-        """The ledger, and the gauges that are known."""
-        prefix, summary = self.prefix, self._listener.ledger.summary()
+        """The accounting, and the gauges that are known."""
+        prefix, summary = self.prefix, self._listener.accounting.summary()
         rejected = CounterMetricFamily(f"{prefix}_events_rejected", "Records that are no events.", labels=["reason"])
         for reason in REJECT_REASONS:
             rejected.add_metric([reason], summary["rejected_by_reason"].get(reason, 0))
@@ -167,7 +167,7 @@ class RollupMetrics(QueryMetrics):
     """Shows what the second job has done: its totals, and how far behind its topic it is."""
 
     def __init__(self, totals: Mapping[str, int], registry: CollectorRegistry) -> None:
-        """See `QueryMetrics`; `totals` are those of `rollup_users.Keeper`, as they stand after a batch."""
+        """See `QueryMetrics`; `totals` are those of `rollup_users.RollupUpdater`, as they stand after a batch."""
         self._totals = totals
         self._lag = 0
         super().__init__("rollup_users", registry)

@@ -38,7 +38,7 @@ def read_histogram(bins: str | None) -> tuple[Counter[int], bool]:
     return counts, exact
 
 
-class Ledger:
+class Accounting:
     """Where the events of one run went, in events; windows are known by their end, in unix seconds."""
 
     def __init__(self, open_windows: Mapping[int, int] | None = None, late_until: float = 0.0) -> None:
@@ -96,22 +96,22 @@ class Ledger:
         return {**self.totals(), "rejected_by_reason": reasons, "open_windows": len(self.open), "exact": self.exact}
 
 
-def resume_ledger(spark: SparkSession, query_location: str) -> Ledger:
-    """A ledger that goes on where a checkpoint stands: its open windows, read from Spark's own state.
+def resume_accounting(spark: SparkSession, query_location: str) -> Accounting:
+    """An accounting that goes on where a checkpoint stands: its open windows, read from Spark's own state.
 
     A checkpoint with no finished batch gives an empty one. Spark 3.5 can't read its state: there nothing is carried.
     """
     location = query_location.rstrip("/")
     last = last_batch(spark, f"{location}/commits")
     if last < 0:
-        return Ledger()
+        return Accounting()
     metadata = json.loads(spark.read.text(f"{location}/offsets/{last}").collect()[1].value)
     watermark = metadata["batchWatermarkMs"] / 1000
     if spark.version.startswith("3."):
         log.info("Spark %s can't read its state: windows that an earlier run left open are not carried", spark.version)
-        return Ledger(late_until=watermark)
+        return Accounting(late_until=watermark)
     # The state reader needs a coordinator that Spark starts when streams are first asked for.
     _ = spark.streams.active
     state = spark.read.format("statestore").option("batchId", last).load(location)
     rows = state.select(F.unix_seconds("key.window.end").alias("end"), F.col("value.count").alias("events")).collect()
-    return Ledger({row["end"]: row["events"] for row in rows}, watermark)
+    return Accounting({row["end"]: row["events"] for row in rows}, watermark)

@@ -40,7 +40,7 @@ def last_batch(spark: SparkSession, log: str) -> int:
 
 
 @contextmanager
-def explained_damage(spark: SparkSession, location: str) -> Iterator[None]:
+def report_damage(spark: SparkSession, location: str) -> Iterator[None]:
     """Raises UsageError, one line, when what is done inside fails and a file of the checkpoint is damaged."""
     try:
         yield

@@ -17,7 +17,7 @@ def is_missing(error: AnalysisException) -> bool:
     return condition == "PATH_NOT_FOUND"
 
 
-def keep_text(spark: SparkSession, location: str, name: str, text: str) -> str:
+def keep_line(spark: SparkSession, location: str, name: str, text: str) -> str:
     """The line kept under `name` beside a checkpoint; `text`, which is then kept, when there is none."""
     path = f"{location.rstrip('/')}/{name}"
     try:
