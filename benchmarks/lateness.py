@@ -145,9 +145,7 @@ class Replay:
 
         source = self._spark.readStream.option("maxFilesPerTrigger", 1).text(str(self._folder / "in"))
         events = accept_events(observe_events(parse_events(source), WINDOW_SECONDS))
-        counts = count_unique_users(
-            events, f"{WINDOW_SECONDS} seconds", f"{watermark_seconds} seconds", Counter(rsd=RSD)
-        )
+        counts = count_unique_users(events, WINDOW_SECONDS, watermark_seconds, Counter(rsd=RSD))
         listener = ProgressListener(Accounting())
         self._spark.streams.addListener(listener)
         writer = counts.writeStream.foreachBatch(collect).outputMode("append").trigger(availableNow=True)

@@ -23,8 +23,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 from report import COLOURS, make_table, save_plot, show_spread, start_plot
 from rows import alternate, ratios, say
-from uniques.apps import count, count_flags
-from uniques.apps.shared_flags import cluster_of
+from uniques.apps import count
 from uniques.runtime.signals import StopSignal
 from workers import SparkWorker, run_job
 
@@ -181,13 +180,12 @@ def walk_minutes(servers: str, folder: str, minutes: int, batch: int, every: int
     spark = SparkSession.builder.getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     spark.conf.set("spark.sql.shuffle.partitions", 2)
-    parser = count_flags.make_parser()
     flags = ["--bootstrap-servers", servers, "--input-topic", "minutes", "--output-topic", "minutes-out"]
     flags += ["--checkpoint-location", f"{folder}/years", "--max-offsets-per-trigger", str(batch)]
-    args = parser.parse_args([*flags, "--trigger", "available-now"])
+    settings = count.parse_settings([*flags, "--trigger", "available-now"])
     looker = Looker(spark, every)
     spark.streams.addListener(looker)
-    count.run(spark, args, cluster_of(parser, args), StopSignal())
+    count.run(spark, settings, StopSignal())
     # Spark calls listeners after the batch, on a thread of its own.
     deadline = time.monotonic() + 30
     while sum(look.events for look in looker.looks) < minutes and time.monotonic() < deadline:

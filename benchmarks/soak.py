@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from kafka_broker import KafkaBroker
 from machine import describe_machine
-from uniques.times import parse_time
+from uniques.times import parse_progress_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def read_batches(log: Path) -> list[dict[str, str]]:
 def read_rate(log: Path, seconds: float) -> float:
     """Events a second that the job read in the last seconds."""
     batches = read_batches(log)
-    times = [parse_time(batch["time"]) for batch in batches]
+    times = [parse_progress_time(batch["time"]) for batch in batches]
     since = max(times, default=0.0) - seconds
     return sum(int(batch["events"]) for batch, at in zip(batches, times, strict=True) if at > since) / seconds
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 READ_ONLY, PARSED = "read only", "read, parsed, accounted for"
 FROM_JSON = "--json-parser spark"
-MAX_FUTURE = "5 seconds"
+MAX_FUTURE_SECONDS = 5
 SKETCH = Counter("hll_sketch")
 DEFAULT, FAST = "job, default flags", "--counter hll_sketch"
 # What the job must reach, of reading alone.
@@ -88,7 +88,7 @@ class Bench:
 
     def job_with_sparks_parser(self, counter: Counter) -> float:
         """The job's pipeline with `--json-parser spark`."""
-        return self._count(observe_events(parse_events(self._source(), MAX_FUTURE), 60), counter)
+        return self._count(observe_events(parse_events(self._source(), MAX_FUTURE_SECONDS), 60), counter)
 
     def job_without_guard_and_accounting(self, counter: Counter) -> float:
         """The same, but events are not compared with their arrival, and only counted on their way."""
@@ -109,7 +109,7 @@ class Bench:
         return self._run(write_topic(records.union(rejects), self._cluster))
 
     def _validated(self) -> DataFrame:
-        return parse_events(self._source(), MAX_FUTURE, decode=send_decoder(self._spark))
+        return parse_events(self._source(), MAX_FUTURE_SECONDS, decode=send_decoder(self._spark))
 
     def _source(self) -> DataFrame:
         return read_topic(self._spark, self._cluster, "in", "earliest", self._batch)

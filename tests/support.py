@@ -23,8 +23,7 @@ from datasketches import hll_sketch
 from generate_events import Event, Settings, generate_events
 from prometheus_client.parser import text_string_to_metric_families
 from pyspark.sql import functions as F
-from uniques.apps import count, count_flags
-from uniques.apps.shared_flags import cluster_of
+from uniques.apps import count
 from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -158,13 +157,13 @@ class InProcess:
 
     def run(self, *flags: str, stop: StopSignal | None = None) -> None:
         """Returns when the job has ended by itself, or was stopped."""
-        parser = count_flags.make_parser()
-        args = parser.parse_args(["--bootstrap-servers", self._broker.bootstrap_servers, "--rsd", "0.05", *flags])
+        servers = self._broker.bootstrap_servers
+        settings = count.parse_settings(["--bootstrap-servers", servers, "--rsd", "0.05", *flags])
         zone = self._spark.conf.get("spark.sql.session.timeZone")
         self._spark.conf.set("spark.sql.session.timeZone", "UTC")
-        self._spark.conf.set("spark.sql.shuffle.partitions", args.state_partitions)
+        self._spark.conf.set("spark.sql.shuffle.partitions", settings.running.state_partitions)
         try:
-            count.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
+            count.run(self._spark, settings, stop or StopSignal())
         finally:
             self._spark.conf.set("spark.sql.session.timeZone", zone or "")
 

@@ -8,10 +8,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn
 
 from uniques.errors import EXIT_USAGE
-from uniques.times import SECONDS, parse_duration
+from uniques.times import parse_duration, parse_iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# What a flag says in place of a duration.
+OFF = "off"
+AVAILABLE_NOW = "available-now"
 
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s,:\[\]]+):\d{1,5}")
@@ -30,35 +34,35 @@ def refuse(text: str, allowed: str) -> argparse.ArgumentTypeError:
     return argparse.ArgumentTypeError(f"{text!r} is not allowed: give {allowed}")
 
 
-def duration(minimum_seconds: int) -> Callable[[str], str]:
-    """A type for durations such as `1 minute`, at least `minimum_seconds` long, returned as Spark writes them."""
+def duration(minimum_seconds: int) -> Callable[[str], int]:
+    """A type for durations such as `1 minute`, at least `minimum_seconds` long, in seconds."""
 
-    def parse(text: str) -> str:
-        parsed = parse_duration(text, "second|minute|hour|day")
-        if not parsed or parsed[1] * SECONDS[parsed[2]] < minimum_seconds:
+    def parse(text: str) -> int:
+        milliseconds = parse_duration(text, "second|minute|hour|day")
+        if milliseconds is None or milliseconds < minimum_seconds * 1_000:
             raise refuse(
                 text,
                 f"a whole number and seconds, minutes, hours or days, such as '5 seconds', {minimum_seconds} s or more",
             )
-        return parsed[0]
+        return milliseconds // 1_000
 
     return parse
 
 
-def duration_or_off(minimum_seconds: int) -> Callable[[str], str]:
-    """A type for what `duration` takes, and `off`."""
+def duration_or_off(minimum_seconds: int) -> Callable[[str], int | str]:
+    """A type for what `duration` takes, in seconds, and for OFF."""
     parse = duration(minimum_seconds)
-    return lambda text: text if text == "off" else parse(text)
+    return lambda text: text if text == OFF else parse(text)
 
 
-def trigger(text: str) -> str:
-    """A type for `available-now` or a duration, which may be in milliseconds."""
-    if text == "available-now":
+def trigger(text: str) -> int | str:
+    """A type for AVAILABLE_NOW, or a duration, in milliseconds."""
+    if text == AVAILABLE_NOW:
         return text
-    parsed = parse_duration(text, "millisecond|second|minute|hour")
-    if not parsed:
+    milliseconds = parse_duration(text, "millisecond|second|minute|hour")
+    if milliseconds is None:
         raise refuse(text, "available-now or a duration such as '1 second' or '500 milliseconds'")
-    return parsed[0]
+    return milliseconds
 
 
 def number(minimum: float, maximum: float) -> Callable[[str], float]:
@@ -88,11 +92,8 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def instant(text: str) -> int:
-    """A type for a time such as `2016-07-11T13:39`, UTC unless it says otherwise, in unix seconds."""
-    try:
-        time = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text.strip()))
-    except ValueError:
-        time = None
+    """A type for a time such as `2016-07-11T13:39`, UTC unless it has an offset, in unix seconds."""
+    time = parse_iso_time(text)
     if time is None or time.microsecond:
         raise refuse(text, "a time such as 2016-07-11T13:39, in UTC, or with its offset: 2016-07-11T13:39+02:00")
     return int(time.replace(tzinfo=time.tzinfo or timezone.utc).timestamp())
@@ -100,10 +101,7 @@ def instant(text: str) -> int:
 
 def minute(text: str) -> datetime:
     """A type for a full minute such as `2016-07-11T13:39`, with or without an offset."""
-    try:
-        time = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text.strip()))
-    except ValueError:
-        time = None
+    time = parse_iso_time(text)
     if time is None or time.second or time.microsecond:
         raise refuse(text, "a full minute such as 2016-07-11T13:39, or with an offset: 2016-07-11T13:39Z")
     return time

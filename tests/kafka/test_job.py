@@ -192,7 +192,7 @@ def test_the_running_query_parses_json_once(
     load_lines([b'{"ts":1,"uid":"a"}'], broker.bootstrap_servers, source)
     cluster = KafkaCluster(broker.bootstrap_servers)
     write_punctuation(spark, str(tmp_path), [])
-    observed = observe_events(parse_events(read_topic(spark, cluster, source, "earliest", 10), "5 seconds"), 60)
+    observed = observe_events(parse_events(read_topic(spark, cluster, source, "earliest", 10), 5), 60)
     events = accept_events(observed).unionByName(read_punctuation(spark, str(tmp_path)))
     counter = Counter(rsd=0.3)
     records = add_topic(make_records(count_unique_users(events, counter=counter), counter, final=True), sink)

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer
 from support import needs_arrow_udf, read_messages
-from uniques.apps import count, count_flags
-from uniques.apps.shared_flags import cluster_of
+from uniques.apps import count
 from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -109,8 +108,7 @@ class Job:
         return Outcome(windows, rejected, json.loads((self._folder / "summary.json").read_text()))
 
     def drain(self, source: str, sink: str, *flags: str) -> None:
-        parser = count_flags.make_parser()
-        args = parser.parse_args(
+        settings = count.parse_settings(
             [
                 *("--bootstrap-servers", self._broker.bootstrap_servers, "--input-topic", source),
                 *("--output-topic", sink, "--checkpoint-location", str(self._folder / source)),
@@ -119,7 +117,7 @@ class Job:
                 *("--rsd", "0.3", "--watermark", f"{WATERMARK} seconds", *flags),
             ]
         )
-        count.run(self._spark, args, cluster_of(parser, args), StopSignal())
+        count.run(self._spark, settings, StopSignal())
 
 
 @pytest.fixture

@@ -24,14 +24,15 @@ RSD = 0.3
 class Stream:
     """A stream that is fed batch by batch, and its result table."""
 
-    def __init__(self, spark: SparkSession, folder: Path, output_mode: str, watermark: str = "5 seconds") -> None:
+    def __init__(self, spark: SparkSession, folder: Path, output_mode: str, watermark_seconds: int = 5) -> None:
         self._spark = spark
         self._folder = folder / "in"
         self._folder.mkdir()
         self._table = f"counts_{output_mode}_{abs(hash(folder))}"
         self._steps = 0
         raw = spark.readStream.text(str(self._folder))
-        counts = count_unique_users(accept_events(parse_events(raw)), watermark=watermark, counter=Counter(rsd=RSD))
+        events = accept_events(parse_events(raw))
+        counts = count_unique_users(events, watermark_seconds=watermark_seconds, counter=Counter(rsd=RSD))
         self.query: StreamingQuery = (
             counts.writeStream.format("memory").queryName(self._table).outputMode(output_mode).start()
         )

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
 from uniques import __version__
-from uniques.apps.count_flags import make_parser
-from uniques.apps.pipeline import IMPLIED_PARAMETERS, fixed_parameters
+from uniques.apps.count import parse_settings
+from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.errors import JobError, UsageError
 from uniques.runtime.failures import explain_failure
 from uniques.state.checkpoint import report_damage
-from uniques.state.manifest import compare_parameters
+from uniques.state.manifest import compare_parameters, read_parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pyspark.sql import SparkSession
@@ -44,7 +48,7 @@ def test_every_difference_is_listed(made_with: dict[str, str], differences: list
 
 
 def test_a_flag_that_the_first_release_had_not_is_not_taken_for_a_difference() -> None:
-    defaults = fixed_parameters(make_parser().parse_args([]))
+    defaults = list_fixed_parameters(parse_settings([]))
     assert compare_parameters(MADE_BY_0_1_0, defaults, IMPLIED_PARAMETERS) == []
 
 
@@ -85,6 +89,77 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(
     )
 
 
+def test_a_duration_of_an_earlier_release_is_compared_by_its_length() -> None:
+    made_with = {**list_fixed_parameters(parse_settings([])), "--window": "60 seconds"}
+    assert compare_parameters(made_with, list_fixed_parameters(parse_settings([])), {}) == []
+    longer = list_fixed_parameters(parse_settings(["--window", "2 minutes"]))
+    assert compare_parameters(made_with, longer, {}) == ["--window 60 seconds (now 2 minutes)"]
+
+
+class RefusingStore(BaseHTTPRequestHandler):
+    """A WebHDFS server that lists a checkpoint and refuses to open its files, as a store without rights does."""
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.removeprefix("/webhdfs/v1").partition("?")
+        operation = dict(pair.split("=") for pair in query.split("&") if "=" in pair)["op"]
+        folder = not path.rpartition("/")[2].isdigit()
+        status: dict[str, object] = {
+            "accessTime": 0, "blockSize": 1024, "childrenNum": 0, "fileId": 1, "group": "g", "modificationTime": 0,
+            "owner": "o", "pathSuffix": "", "permission": "755", "replication": 1, "storagePolicy": 0,
+            "length": 0 if folder else 20, "type": "DIRECTORY" if folder else "FILE",
+        }  # fmt: skip
+        if operation == "GETFILESTATUS":
+            self.answer(200, {"FileStatus": status})
+        elif operation == "LISTSTATUS" and folder:
+            file = {**status, "type": "FILE", "length": 20, "pathSuffix": "7"}
+            self.answer(200, {"FileStatuses": {"FileStatus": [file]}})
+        elif operation == "LISTSTATUS":
+            self.answer(200, {"FileStatuses": {"FileStatus": [status]}})
+        else:
+            refusal = {"exception": "AccessControlException", "message": "Permission denied: user=job, access=READ"}
+            refusal["javaClassName"] = "org.apache.hadoop.security.AccessControlException"
+            self.answer(403, {"RemoteException": refusal})
+
+    def answer(self, status: int, body: dict[str, object]) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def refusing_store() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), RefusingStore) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"webhdfs://127.0.0.1:{server.server_port}/checkpoint"
+        server.shutdown()
+
+
+def test_a_checkpoint_that_can_not_be_read_is_not_called_damaged(spark: SparkSession, refusing_store: str) -> None:
+    with pytest.raises(JobError, match=r"^the query failed: first$") as failed, report_damage(spark, refusing_store):
+        raise JobError("the query failed: first")
+    assert failed.value.status == 1
+    with pytest.raises(JobError, match=r"^webhdfs://.*/parameters can't be read: .+") as refused:
+        read_parameters(spark, refusing_store)
+    assert refused.value.status == 1
+    assert "\n" not in str(refused.value)
+
+
+def test_state_that_the_store_refuses_is_not_called_damaged(spark: SparkSession, tmp_path: Path) -> None:
+    for log in ("offsets", "commits"):
+        (tmp_path / "query" / log).mkdir(parents=True)
+        (tmp_path / "query" / log / "7").write_text(WHOLE)
+    refused = f"{NO_STATE} Caused by: java.nio.file.AccessDeniedException: s3a://bucket: Forbidden (403)"
+    with pytest.raises(JobError, match=r"^the query failed$") as failed, report_damage(spark, str(tmp_path)):
+        raise JobError("the query failed") from RuntimeError(refused)
+    assert failed.value.status == 1
+
+
 def test_a_failure_with_a_whole_checkpoint_stays_what_it_is(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"^the query failed$"), report_damage(spark, str(tmp_path)):
         raise JobError("the query failed")
@@ -117,7 +192,7 @@ def test_why_a_query_failed_is_one_line_with_the_way_out(message: str, status: i
 
 def test_another_size_of_sketches_is_a_difference_where_there_are_sketches() -> None:
     def fixed(*flags: str) -> dict[str, str]:
-        return fixed_parameters(make_parser().parse_args(flags))
+        return list_fixed_parameters(parse_settings(flags))
 
     for flags in (("--sketch",), ("--counter", "hll_sketch")):
         differences = compare_parameters(fixed(*flags), fixed(*flags, "--lg-k", "14"), {})

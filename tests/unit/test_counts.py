@@ -46,7 +46,7 @@ def test_windows_start_on_the_full_minute_in_any_time_zone(spark: SparkSession) 
 def test_the_window_is_a_parameter(spark: SparkSession) -> None:
     events = make_events(spark, [(0, "a"), (59, "a"), (299, "b"), (300, "b")])
     expected = spark.createDataFrame([(0, 300, 2, 3), (300, 600, 1, 1)], COUNTS)
-    actual = in_seconds(count_unique_users(events, window="5 minutes"))
+    actual = in_seconds(count_unique_users(events, window_seconds=300))
     assert_df_equality(actual, expected, ignore_row_order=True, ignore_nullable=True)
 
 

@@ -146,9 +146,7 @@ def test_the_guard_compares_with_the_arrival_to_the_millisecond(spark: SparkSess
     # A number as uid is one that the other parser leaves to Spark's.
     rows = [(bytearray(b'{"ts":%d,"uid":%s}' % (ts, uid)), arrived) for uid in (b'"a"', b"7") for ts in cases]
     frame = spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP")
-    validated = parse_events(
-        frame, "5 seconds", "60 seconds", decode=send_decoder(spark) if parser == "bytes" else None
-    )
+    validated = parse_events(frame, 5, 60, decode=send_decoder(spark) if parser == "bytes" else None)
     assert [row.reject_reason for row in validated.collect()] == [*cases.values(), *cases.values()]
 
 
@@ -156,7 +154,7 @@ def test_records_without_arrival_time_are_not_guarded(spark: SparkSession) -> No
     frame = spark.createDataFrame([(bytearray(GOOD),)], "value BINARY").selectExpr(
         "value", "timestamp_millis(-1) AS timestamp"
     )
-    assert parse_events(frame, "5 seconds", "60 seconds").collect()[0].reject_reason is None
+    assert parse_events(frame, 5, 60).collect()[0].reject_reason is None
 
 
 # ---------------------------------------------------------------- properties

@@ -3,50 +3,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from uniques.apps.count import main
+from uniques.apps.count import main, parse_settings
 from uniques.apps.count_flags import make_parser
+from uniques.apps.count_settings import (
+    CountingSettings,
+    CountSettings,
+    EventSettings,
+    OutputSettings,
+    RunningSettings,
+    SourceSettings,
+)
 from uniques.apps.shared_flags import cluster_of
+from uniques.core.counts import Counter
+from uniques.kafka.properties import KafkaCluster
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_every_flag_has_a_default_that_works() -> None:
-    args = vars(make_parser().parse_args([]))
-    assert args == {
-        "bootstrap_servers": None,
-        "kafka_config": None,
-        "input_topic": "in",
-        "output_topic": "out",
-        "checkpoint_location": "checkpoint/unique_users",
-        "starting_offsets": "earliest",
-        "trigger": "1 second",
-        "window": "1 minute",
-        "watermark": "5 seconds",
-        "output_mode": "append",
-        "rsd": 0.02,
-        "max_offsets_per_trigger": 250_000,
-        "state_partitions": 2,
-        "input": None,
-        "output": None,
-        "summary": None,
-        "rejects_topic": None,
-        "ts_unit": "s",
-        "max_future": "5 seconds",
-        "max_age": None,
-        "timestamp_guard": "arrival",
-        "json_parser": "auto",
-        "idle_timeout": None,
-        "backfill": False,
-        "start_time": None,
-        "end_time": None,
-        "counter": "approx_count_distinct",
-        "sketch": False,
-        "lg_k": 12,
-        "consumer_group": None,
-        "metrics_port": None,
-        "exactly_once": False,
-    }
+def test_every_flag_has_a_default_that_works_and_the_settings_have_the_same() -> None:
+    settings = parse_settings([])
+    assert settings == CountSettings()
+    assert settings == CountSettings(
+        KafkaCluster("localhost:9092"),
+        SourceSettings("in", None, "earliest", 250_000),
+        EventSettings("auto", "s", None, None, 5, None, False),
+        CountingSettings(60, 5, Counter("approx_count_distinct", 0.02, 12, False)),
+        OutputSettings("out", "append", False, None, None),
+        RunningSettings("checkpoint/unique_users", False, False, 1_000, 60, None, None, 2),
+    )
+
+
+def test_settings_hold_durations_in_seconds_and_what_is_off_as_none() -> None:
+    flags = ["--window", "2 minutes", "--watermark", "0 seconds", "--max-future", "off", "--max-age", "1 day"]
+    settings = parse_settings([*flags, "--output", "-", "--trigger", "available-now"])
+    assert (settings.counting.window_seconds, settings.counting.watermark_seconds) == (120, 0)
+    assert (settings.events.max_future_seconds, settings.events.max_age_seconds) == (None, 86_400)
+    assert (settings.running.idle_seconds, settings.running.trigger_milliseconds) == (120, None)
+    assert settings.output.topic is None
+    assert parse_settings(["--idle-timeout", "off"]).running.idle_seconds is None
+    assert parse_settings(["--idle-timeout", "90 seconds"]).running.idle_seconds == 90
 
 
 WRONG = [
@@ -121,6 +117,10 @@ def test_a_wrong_value_gets_one_line_and_status_2(
             "--exactly-once is for a stream: --backfill may write a record again, equal under its key",
         ),
         (
+            ["--keep-staged"],
+            "--keep-staged is for --backfill: nothing else stages events",
+        ),
+        (
             ["--exactly-once", "--output", "-"],
             "--exactly-once: not allowed with --input or --output -: it is about topics",
         ),
@@ -144,10 +144,10 @@ def test_flags_that_do_not_go_together(argv: list[str], message: str, capsys: py
         ("--metrics-port", "9108", ("0.0.0.0", 9108)),
         ("--metrics-port", "127.0.0.1:9108", ("127.0.0.1", 9108)),
         ("--metrics-port", "[::1]:9108", ("::1", 9108)),
-        ("--window", "1 minutes", "1 minute"),
-        ("--window", " 90  seconds ", "90 seconds"),
-        ("--watermark", "0 seconds", "0 seconds"),
-        ("--trigger", "500 milliseconds", "500 milliseconds"),
+        ("--window", "1 minutes", 60),
+        ("--window", " 90  seconds ", 90),
+        ("--watermark", "0 seconds", 0),
+        ("--trigger", "500 milliseconds", 500),
         ("--start-time", "2016-07-11T13:39", 1468244340),
         ("--start-time", "2016-07-11 13:39:00Z", 1468244340),
         ("--start-time", "2016-07-11T15:39+02:00", 1468244340),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyspark
 from packages import read_packages
 from uniques.apps import rollup_flags
+from uniques.apps.count import parse_settings
 from uniques.apps.count_flags import make_parser
-from uniques.apps.pipeline import fixed_parameters
+from uniques.apps.count_settings import list_fixed_parameters
 from uniques.core.counts import hll_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def test_the_flags_table_lists_every_flag_with_its_default() -> None:
 def test_the_changes_table_lists_what_is_fixed() -> None:
     row = re.search(r"^\| (.+?) \| fixed: needs a new checkpoint \|$", README, re.MULTILINE)
     assert row is not None
-    assert set(re.findall(r"`(--[a-z-]+)`", row[1])) == set(fixed_parameters(make_parser().parse_args([])))
+    assert set(re.findall(r"`(--[a-z-]+)`", row[1])) == set(list_fixed_parameters(parse_settings([])))
 
 
 def test_the_accuracy_table_follows_the_formula() -> None:

@@ -1,4 +1,4 @@
-"""The main job over history, in batch."""
+"""The main job over history, in batch: stages the events that count, then counts them piece by piece."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
-from uniques.apps.pipeline import (
-    IMPLIED_PARAMETERS,
-    counter_of,
-    fixed_parameters,
-    listen,
-    make_results,
-    read_events,
-    validate_events,
-    write_results,
-)
+from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.pipeline import listen, make_results, read_events, validate_events, write_results
 from uniques.core.counts import count_unique_users
 from uniques.core.events import accept_events, observe_events, reject_events
 from uniques.kafka.records import make_reject_records
@@ -25,53 +17,58 @@ from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_until_stopped
 from uniques.state.accounting import Accounting
-from uniques.state.backfill import Journal, count_pieces, stage_events
+from uniques.state.backfill import Journal, count_pieces, delete_staged, stage_events
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
-from uniques.times import to_seconds
 
 if TYPE_CHECKING:
-    import argparse
-
     from pyspark.sql import DataFrame, SparkSession
 
-    from uniques.kafka.properties import KafkaCluster
+    from uniques.apps.count_settings import CountSettings
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
 
 
-def run_backfill(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Accounting:
-    """History: stages what the input holds now, in batches, then counts it, piece by piece; see `backfill`."""
-    location = args.checkpoint_location
-    check_parameters(spark, location, fixed_parameters(args), IMPLIED_PARAMETERS, on_new=lambda: None)
+def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
+    """Counts all that the input holds now; returns where the events of this run went."""
+    location, counting = settings.running.checkpoint_location, settings.counting
+    check_parameters(spark, location, list_fixed_parameters(settings), IMPLIED_PARAMETERS)
     accounting = Accounting()
     if Journal(spark, location).complete:
         log.info("this backfill is complete; to repeat it give another --checkpoint-location")
         return accounting
-    records = read_events(spark, args, cluster) if args.input is None else stream_lines(spark, args.input)
+    stage_input(spark, settings, accounting, stop)
+    if stop.requested:
+        return accounting
+
+    def count(events: DataFrame) -> None:
+        counts = count_unique_users(events, counting.window_seconds, counter=counting.counter)
+        write_results(make_results(counts, counting.counter), settings.output, settings.cluster)
+
+    with one_line_errors():
+        complete = count_pieces(spark, location, counting.window_seconds, count, lambda: stop.requested)
+        if complete and not settings.running.keep_staged:
+            delete_staged(spark, location)
+    return accounting
+
+
+def stage_input(spark: SparkSession, settings: CountSettings, accounting: Accounting, stop: StopSignal) -> None:
+    """Reads the input to its end, in batches, stages the events that count, and adds all to the accounting."""
+    location, rejects_topic = settings.running.checkpoint_location, settings.output.rejects_topic
+    path = settings.source.path
+    records = read_events(spark, settings) if path is None else stream_lines(spark, path)
     stage = stage_events(location)
 
     def stage_batch(validated: DataFrame, batch: int) -> None:
-        if args.rejects_topic:
-            validated.persist()  # read, parsed and observed once
-            write_topic_once(make_reject_records(reject_events(validated), args.rejects_topic), cluster)
+        if rejects_topic:
+            validated.persist()  # so that it is read, parsed and observed once
+            write_topic_once(make_reject_records(reject_events(validated), rejects_topic), settings.cluster)
         stage(accept_events(validated), batch)
         validated.unpersist()
 
-    writer = observe_events(validate_events(records, args), None).writeStream.foreachBatch(stage_batch)
+    writer = observe_events(validate_events(records, settings.events), None).writeStream.foreachBatch(stage_batch)
     writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
     listener = ProgressListener(accounting, bounded=True)
-    with listen(spark, args, cluster, listener):
+    with listen(spark, settings, listener):
         run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)
-    if stop.requested:
-        return accounting
-    counter = counter_of(args)
-
-    def count(events: DataFrame) -> None:
-        counts = count_unique_users(events, args.window, args.watermark, counter)
-        write_results(make_results(counts, counter), args, cluster)
-
-    with one_line_errors():
-        count_pieces(spark, location, to_seconds(args.window), count, lambda: stop.requested)
-    return accounting

@@ -1,13 +1,15 @@
-"""The main job over files or standard input."""
+"""The main job over files or standard input: no watermark, no late events, all windows closed at the end."""
 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyspark.sql import Observation, SparkSession
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
 
-from uniques.apps.pipeline import counter_of, make_results, validate_events, write_results
+from uniques.apps.pipeline import make_results, validate_events, write_results
 from uniques.core.counts import count_unique_users
 from uniques.core.events import accept_events, observe_events, reject_events
 from uniques.kafka.records import make_reject_records
@@ -17,28 +19,48 @@ from uniques.runtime.failures import one_line_errors
 from uniques.state.accounting import Accounting
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Iterator
 
-    from uniques.kafka.properties import KafkaCluster
+    from pyspark.sql import SparkSession
+
+    from uniques.apps.count_settings import CountSettings
+
+EXCLUDED_RULES = "spark.sql.adaptive.optimizer.excludedRules"
+# It replaces the plan of an empty result, and the observation then never comes.
+EMPTY_RESULTS = "org.apache.spark.sql.execution.adaptive.AQEPropagateEmptyRelation"
 
 
-def run_bounded(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster) -> Accounting:
-    """The same pipeline over files or standard input: no watermark, nothing late, all windows closed."""
-    with open_input(args.input) as path:
-        counter = counter_of(args)
-        records = read_lines(spark, path)
+def run_bounded(spark: SparkSession, settings: CountSettings) -> Accounting:
+    """Counts what the input holds; returns where its events went."""
+    counting, output = settings.counting, settings.output
+    with open_input(settings.source.path or "") as path, empty_results_observed(spark), one_line_errors():
         observation = Observation("events")
-        validated = validate_events(records, args)
+        validated = validate_events(read_lines(spark, path), settings.events)
         observed = observe_events(validated, None, observation)
-        counts = count_unique_users(accept_events(observed), args.window, args.watermark, counter)
-        # Kept, because Kafka's sink never reports the observation of what it writes, and what is counted here is then
-        # not counted again.
-        results = make_results(counts, counter).persist()
-        with one_line_errors():
-            results.count()
-            write_results(results, args, cluster)
-            if args.rejects_topic:
-                write_topic_once(make_reject_records(reject_events(validated), args.rejects_topic), cluster)
+        counts = count_unique_users(accept_events(observed), counting.window_seconds, counter=counting.counter)
+        # Kept, because Kafka's sink never reports an observation, and so that nothing is counted twice.
+        counts.persist()
+        counted = counts.agg(F.coalesce(F.sum("events"), F.lit(0))).collect()[0][0]
+        write_results(make_results(counts, counting.counter), output, settings.cluster)
+        if output.rejects_topic:
+            write_topic_once(make_reject_records(reject_events(validated), output.rejects_topic), settings.cluster)
+        counts.unpersist()
+        observed_counts = observation.get
     accounting = Accounting()
-    accounting.add_batch(observation.get, watermark=math.inf)
+    accounting.add_batch(observed_counts, watermark=math.inf)
+    accounting.check_counted(counted)
     return accounting
+
+
+@contextmanager
+def empty_results_observed(spark: SparkSession) -> Iterator[None]:
+    """Switches off, for what is done inside, the rule that drops the observation of an empty result."""
+    before = spark.conf.get(EXCLUDED_RULES, None)
+    spark.conf.set(EXCLUDED_RULES, f"{before},{EMPTY_RESULTS}" if before else EMPTY_RESULTS)
+    try:
+        yield
+    finally:
+        if before is None:
+            spark.conf.unset(EXCLUDED_RULES)
+        else:
+            spark.conf.set(EXCLUDED_RULES, before)

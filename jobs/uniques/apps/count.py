@@ -1,4 +1,4 @@
-"""The main job: counts a stream, a bounded input or history, and says where every event went."""
+"""The main job: counts a stream, a bounded input or history, and says at the end where every event went."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.backfill import run_backfill
 from uniques.apps.bounded import run_bounded
-from uniques.apps.count_flags import QUERY_NAME, check_flags, make_parser
-from uniques.apps.pipeline import choose_decoder, load_guard, load_metrics, output_topic
+from uniques.apps.count_flags import QUERY_NAME, make_parser
+from uniques.apps.count_settings import make_settings
+from uniques.apps.hints import explain_rejects
+from uniques.apps.pipeline import choose_decoder, load_guard, load_metrics
 from uniques.apps.shared_flags import cluster_of
 from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
@@ -20,55 +22,78 @@ from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
     from pyspark.sql import SparkSession
 
-    from uniques.kafka.properties import KafkaCluster
+    from uniques.apps.count_settings import CountSettings
     from uniques.runtime.signals import StopSignal
+    from uniques.state.accounting import Accounting
 
 log = logging.getLogger("uniques")
 
 
-def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
-    """Counts a stream or a bounded input, and says at the end where every event went."""
-    # What a flag needs is missed before anything starts.
-    if args.timestamp_guard == "neighbours":
-        load_guard()
-    if args.metrics_port:
-        load_metrics()
-    if args.json_parser == "bytes":
-        choose_decoder(spark, args)
-    rights = [(args.input_topic, "READ")] if args.input is None else []
-    rights += [(topic_name, "WRITE") for topic_name in (output_topic(args), args.rejects_topic) if topic_name]
-    if args.exactly_once:
-        rights.append((args.output_topic, "READ"))  # which Kafka asks of who commits offsets of a topic
-    if rights:
-        check_connector(spark)
-        for topic_name in dict(rights):
-            check_topic(spark, cluster, topic_name)
-        check_rights(spark, cluster, rights)
-    if args.backfill:
-        accounting = run_backfill(spark, args, cluster, stop)
-    elif args.input is None:
-        with report_damage(spark, args.checkpoint_location):
-            accounting = run_stream(spark, args, cluster, stop)
-    else:
-        accounting = run_bounded(spark, args, cluster)
-    log.info("summary: %s", json.dumps(accounting.summary()))
-    if args.summary:
-        args.summary.write_text(json.dumps(accounting.summary()) + "\n")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the flags, runs the job, and ends with its exit status (0, or see `uniques.errors`)."""
+    settings = parse_settings(argv)
+    run_job(QUERY_NAME, settings.running.state_partitions, lambda spark, stop: run(spark, settings, stop))
+
+
+def parse_settings(argv: Sequence[str] | None = None) -> CountSettings:
+    """The settings that the flags say; ends with one line and status 2 when they can't be used here."""
     parser = make_parser()
     args = parser.parse_args(argv)
+    cluster = cluster_of(parser, args)
     try:
-        check_flags(args)
+        settings = make_settings(args, cluster)
+        check_packages(settings)
     except UsageError as error:
         parser.error(str(error))
-    cluster = cluster_of(parser, args)
+    return settings
 
-    run_job(QUERY_NAME, args.state_partitions, lambda spark, stop: run(spark, args, cluster, stop))
+
+def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
+    """Counts the input, then says where every event went, and why if most were rejected."""
+    if settings.events.json_parser == "bytes":
+        choose_decoder(spark, settings.events)  # fails here rather than in the first batch
+    check_topics(spark, settings)
+    accounting = run_mode(spark, settings, stop)
+    summary = json.dumps(accounting.summary())
+    log.info("summary: %s", summary)
+    if settings.output.summary:
+        settings.output.summary.write_text(summary + "\n")
+    hint = explain_rejects(accounting)
+    if hint:
+        log.warning("warning: %s", hint)
+
+
+def run_mode(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
+    """Runs as a backfill, over a bounded input, or as a stream."""
+    if settings.running.backfill:
+        return run_backfill(spark, settings, stop)
+    if settings.source.path is not None:
+        return run_bounded(spark, settings)
+    with report_damage(spark, settings.running.checkpoint_location):
+        return run_stream(spark, settings, stop)
+
+
+def check_packages(settings: CountSettings) -> None:
+    """Raises UsageError, one line, when a setting needs a package, or a newer Spark, that is not there."""
+    if settings.events.guard_neighbours:
+        load_guard()
+    if settings.running.metrics_address:
+        load_metrics()
+
+
+def check_topics(spark: SparkSession, settings: CountSettings) -> None:
+    """Raises a JobError, one line, when a topic is not there or the job may not use it."""
+    output = settings.output
+    rights = [(settings.source.topic, "READ")] if settings.source.path is None else []
+    rights += [(topic, "WRITE") for topic in (output.topic, output.rejects_topic) if topic]
+    if output.exactly_once and output.topic:
+        rights.append((output.topic, "READ"))  # Kafka asks this of whoever commits offsets of a topic
+    if rights:
+        check_connector(spark)
+        for topic in dict(rights):
+            check_topic(spark, settings.cluster, topic)
+        check_rights(spark, settings.cluster, rights)

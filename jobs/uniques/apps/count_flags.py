@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
 from uniques.core.counts import COUNTERS
 from uniques.core.events import TS_UNITS
 from uniques.core.sketches import MAX_LG_K, MIN_LG_K
-from uniques.errors import UsageError
 from uniques.flag_types import (
     OneLineParser,
     duration,
@@ -22,10 +20,6 @@ from uniques.flag_types import (
     trigger,
     whole_number,
 )
-from uniques.times import describe_time, to_seconds
-
-if TYPE_CHECKING:
-    import argparse
 
 QUERY_NAME = "unique_users"
 
@@ -64,6 +58,11 @@ def make_parser() -> OneLineParser:
         action="store_true",
         help="count all that the topic, or --input, holds now, in batch and without a watermark, and end; killed, it "
         "goes on where it was (default: run as a stream)",
+    )
+    source.add_argument(
+        "--keep-staged",
+        action="store_true",
+        help="keep the staged events of a complete --backfill (default: delete them)",
     )
     source.add_argument(
         "--json-parser",
@@ -190,7 +189,7 @@ def make_parser() -> OneLineParser:
         type=trigger,
         default="1 second",
         metavar="DURATION",
-        help="start a batch this often, or available-now: work off what is there and end (default: %(default)s)",
+        help="start a batch this often, or available-now: read what is there and end (default: %(default)s)",
     )
     running.add_argument(
         "--idle-timeout",
@@ -215,28 +214,3 @@ def make_parser() -> OneLineParser:
         help="partitions of the state, fixed for the life of a checkpoint (default: %(default)s)",
     )
     return parser
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Raises UsageError, one line, for flags that are right each by itself but not together."""
-    window_seconds = to_seconds(args.window)
-    for flag, time in (("--start-time", args.start_time), ("--end-time", args.end_time)):
-        if time is not None and time % window_seconds:
-            raise UsageError(f"{flag} {describe_time(time)} cuts a window of {args.window}: give the start of a window")
-    if args.end_time is not None and args.input is None and not args.backfill:
-        raise UsageError("--end-time is for --backfill and --input: a stream has no end")
-    if None not in (args.start_time, args.end_time) and args.start_time >= args.end_time:
-        raise UsageError(f"--end-time {describe_time(args.end_time)} is not after --start-time")
-    if args.backfill and args.input == "-":
-        raise UsageError("--backfill can't go on with standard input after a restart: leave it out, or give a file")
-    if args.backfill and args.output_mode == "update":
-        raise UsageError("--output-mode update is for a stream: --backfill writes one final record a window")
-    if args.backfill and args.exactly_once:
-        raise UsageError("--exactly-once is for a stream: --backfill may write a record again, equal under its key")
-    if args.exactly_once and (args.input is not None or args.output == "-"):
-        raise UsageError("--exactly-once: not allowed with --input or --output -: it is about topics")
-    if args.rejects_topic and args.output == "-" and args.input is None:
-        raise UsageError(
-            f"--rejects-topic: {args.rejects_topic!r} is not allowed with --output - on a stream: give an "
-            "--output-topic, or --input"
-        )

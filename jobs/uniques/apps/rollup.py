@@ -102,7 +102,7 @@ def run_stream(
     writer = records.writeStream.foreachBatch(updater.update).queryName(QUERY_NAME)
     writer = writer.option("checkpointLocation", query_location(args.checkpoint_location))
     now = args.trigger == "available-now"
-    query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=args.trigger)
+    query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=f"{args.trigger} milliseconds")
     with ExitStack() as stack:
         listeners: list[StreamingQueryListener] = [LagListener(QUERY_NAME)]
         if args.metrics_port:

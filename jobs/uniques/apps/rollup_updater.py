@@ -17,7 +17,6 @@ from uniques.core.rollups import BEFORE_KEPT_MINUTES, make_rollup_records, parse
 from uniques.kafka.records import add_topic
 from uniques.kafka.topics import write_topic_once
 from uniques.tables import is_maintenance_due, maintain, merge_rows
-from uniques.times import to_seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -41,9 +40,9 @@ class RollupUpdater:
         self._tables = tables
         self._cluster = cluster
         self._rollup_topic = args.rollup_topic
-        self._retention = None if args.minutes_retention == "off" else to_seconds(args.minutes_retention)
+        self._retention = None if args.minutes_retention == "off" else args.minutes_retention
         off = args.maintenance_interval == "off"
-        self._interval = None if off else timedelta(seconds=to_seconds(args.maintenance_interval))
+        self._interval = None if off else timedelta(seconds=args.maintenance_interval)
         self._looked_at = float("-inf")
         self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
 

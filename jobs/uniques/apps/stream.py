@@ -1,4 +1,4 @@
-"""The main job as a stream."""
+"""The main job as a stream: from one Kafka topic to another, until it is stopped or all is read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
-from uniques.apps.pipeline import (
-    IMPLIED_PARAMETERS,
-    counter_of,
-    fixed_parameters,
-    listen,
-    read_events,
-    validate_events,
-)
+from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.pipeline import listen, read_events, validate_events
 from uniques.core.counts import count_unique_users, make_records, observe_counts
 from uniques.core.events import accept_events, observe_events, reject_events
 from uniques.errors import UsageError
@@ -32,83 +26,90 @@ from uniques.state.checkpoint import check_mark, query_location
 from uniques.state.manifest import check_parameters
 from uniques.state.punctuation import read_punctuation, write_punctuation
 from uniques.state.sidecar import keep_line
-from uniques.times import to_seconds
 
 if TYPE_CHECKING:
-    import argparse
-
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
-    from uniques.kafka.properties import KafkaCluster
+    from uniques.apps.count_settings import CountSettings
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
 
-
-# How often --trigger available-now tries to close the last windows while new events keep arriving.
+# How often an available-now run tries to close the last windows while new events keep arriving.
 CLOSING_ROUNDS = 5
 
 
-def run_stream(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> Accounting:
-    """The pipeline from Kafka to its end."""
-    location = args.checkpoint_location
-    check_parameters(
-        spark,
-        location,
-        fixed_parameters(args),
-        IMPLIED_PARAMETERS,
-        on_new=lambda: write_punctuation(spark, location, []),
-    )
-    topic_id = find_topic_id(spark, cluster, args.input_topic)
-    if topic_id and keep_line(spark, location, "topic-id", topic_id) != topic_id:
-        # Its offsets would be taken for those of the old one, and what is there skipped without a word.
-        raise UsageError(
-            f"--input-topic {args.input_topic}: the topic was deleted and made anew, or is another cluster's; take "
-            "another --checkpoint-location, which starts with what there is"
-        )
-    counter = counter_of(args)
-    validated = validate_events(read_events(spark, args, cluster), args)
-    observed = observe_events(validated, to_seconds(args.window))
+def run_stream(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
+    """Counts the input topic as a stream; returns where the events of this run went."""
+    location, counting, running = settings.running.checkpoint_location, settings.counting, settings.running
+    check_checkpoint(spark, settings)
+
+    validated = validate_events(read_events(spark, settings), settings.events)
+    observed = observe_events(validated, counting.window_seconds)
     events = accept_events(observed).unionByName(read_punctuation(spark, location))
-    counts = observe_counts(count_unique_users(events, args.window, args.watermark, counter))
-    records = make_records(counts, counter, final=args.output_mode == "append")
-    transactions = None
-    if args.output == "-":
-        writer = records.writeStream.foreachBatch(print_values)
-    else:
-        addressed = add_topic(records, args.output_topic)
-        if args.rejects_topic:
-            addressed = addressed.union(make_reject_records(reject_events(validated), args.rejects_topic))
-        if args.exactly_once:
-            transactions = open_transactions(spark, args, cluster)
-            writer = addressed.writeStream.foreachBatch(transactions.write_batch)
-        else:
-            writer = write_topic(addressed, cluster)
-    writer = (
-        writer.queryName(QUERY_NAME).outputMode(args.output_mode).option("checkpointLocation", query_location(location))
-    )
+    counts = count_unique_users(events, counting.window_seconds, counting.watermark_seconds, counting.counter)
+    final = settings.output.mode == "append"
+    records = make_records(observe_counts(counts), counting.counter, final=final)
+
+    transactions = open_transactions(spark, settings) if settings.output.exactly_once else None
+    writer = make_writer(records, validated, settings, transactions)
+    writer = writer.outputMode(settings.output.mode).option("checkpointLocation", query_location(location))
     listener = ProgressListener(resume_accounting(spark, query_location(location)))
-    idle_seconds = None if args.idle_timeout == "off" else to_seconds(args.idle_timeout or args.window)
-    closer = IdleCloser(spark, location, idle_seconds, to_seconds(args.watermark), listener)
+    closer = IdleCloser(spark, location, running.idle_seconds, counting.watermark_seconds, listener)
 
     def watch(query: StreamingQuery) -> None:
         closer.close_when_idle(query)
         if transactions:
             transactions.keep_alive()
 
-    with listen(spark, args, cluster, listener), transactions or nullcontext():
-        if args.trigger == "available-now":
-            drain(writer.trigger(availableNow=True), closer, idle_seconds is not None, stop)
+    with listen(spark, settings, listener), transactions or nullcontext():
+        if running.trigger_milliseconds is None:
+            drain(writer.trigger(availableNow=True), closer, running.idle_seconds is not None, stop)
         else:
-            run_until_stopped(listener.start(writer.trigger(processingTime=args.trigger)), stop, watch)
+            trigger = f"{running.trigger_milliseconds} milliseconds"
+            run_until_stopped(listener.start(writer.trigger(processingTime=trigger)), stop, watch)
     return listener.accounting
 
 
-def open_transactions(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster) -> TransactionalWriter:
+def check_checkpoint(spark: SparkSession, settings: CountSettings) -> None:
+    """Makes the files beside a new checkpoint, and raises UsageError, one line, when an old one does not fit."""
+    location, topic = settings.running.checkpoint_location, settings.source.topic
+    check_parameters(
+        spark,
+        location,
+        list_fixed_parameters(settings),
+        IMPLIED_PARAMETERS,
+        on_new=lambda: write_punctuation(spark, location, []),
+    )
+    topic_id = find_topic_id(spark, settings.cluster, topic)
+    if topic_id and keep_line(spark, location, "topic-id", topic_id) != topic_id:
+        # The saved offsets belong to the old topic; resuming would silently skip records of the new one.
+        raise UsageError(
+            f"--input-topic {topic}: the topic was deleted and made anew, or is another cluster's; take another "
+            "--checkpoint-location, which starts with what there is"
+        )
+
+
+def make_writer(
+    records: DataFrame, validated: DataFrame, settings: CountSettings, transactions: TransactionalWriter | None
+) -> DataStreamWriter:
+    """A writer, not yet started, of the results to where the settings say, with the rejected events beside them."""
+    output = settings.output
+    if output.topic is None:
+        return records.writeStream.foreachBatch(print_values).queryName(QUERY_NAME)
+    addressed = add_topic(records, output.topic)
+    if output.rejects_topic:
+        addressed = addressed.union(make_reject_records(reject_events(validated), output.rejects_topic))
+    if transactions:
+        return addressed.writeStream.foreachBatch(transactions.write_batch).queryName(QUERY_NAME)
+    return write_topic(addressed, settings.cluster).queryName(QUERY_NAME)
+
+
+def open_transactions(spark: SparkSession, settings: CountSettings) -> TransactionalWriter:
     """The transactional writer of a checkpoint, under the name that is kept beside it."""
-    location = args.checkpoint_location
+    location, output = settings.running.checkpoint_location, settings.output
     new_name = f"unique_users-{uuid.uuid4().hex}"
     name = keep_line(spark, location, "transactional-id", new_name)
 
@@ -116,7 +117,7 @@ def open_transactions(spark: SparkSession, args: argparse.Namespace, cluster: Ka
         if name != new_name:
             check_mark(spark, location, mark)
 
-    return TransactionalWriter(spark, cluster, args.output_topic, name, check, bool(args.rejects_topic))
+    return TransactionalWriter(spark, settings.cluster, output.topic or "", name, check, bool(output.rejects_topic))
 
 
 def drain(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: StopSignal) -> None:
@@ -128,5 +129,4 @@ def drain(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: StopS
         closer.listener.wait_until_ended()
         if stop.requested or not close or not closer.accounting.open:
             return
-    # New events kept coming: their windows are not at their end.
-    log.info("windows are left open: events kept arriving")
+    log.info("windows are left open, because new events kept arriving")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from uniques.core.sketches import normalize_sketch, sketch_error
+from uniques.times import to_interval
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -62,7 +63,7 @@ DEFAULT_COUNTER = Counter()
 
 
 def count_unique_users(
-    events: DataFrame, window: str = "1 minute", watermark: str = "5 seconds", counter: Counter = DEFAULT_COUNTER
+    events: DataFrame, window_seconds: int = 60, watermark_seconds: int = 5, counter: Counter = DEFAULT_COUNTER
 ) -> DataFrame:
     """Counts users per tumbling window of event time.
 
@@ -73,10 +74,10 @@ def count_unique_users(
     its end; events that come later are dropped. On a static frame `watermark` means nothing.
     """
     return (
-        events.withWatermark("event_time", watermark)
+        events.withWatermark("event_time", to_interval(watermark_seconds))
         # As a plain `uid IS NOT NULL` Spark would push it below the watermark, which punctuation then never reached.
         .where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
-        .groupBy(F.window("event_time", window))
+        .groupBy(F.window("event_time", to_interval(window_seconds, minimum=1)))
         .agg(*counter.aggregates(), F.count(F.lit(1)).alias("events"))
         .select(
             F.col("window.start").alias("window_start"),

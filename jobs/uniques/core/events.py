@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from uniques.times import to_interval
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,8 +59,8 @@ MAX_WINDOWS_A_BATCH = 10_000
 
 def parse_events(
     records: DataFrame,
-    max_future: str | None = None,
-    max_age: str | None = None,
+    max_future_seconds: int | None = None,
+    max_age_seconds: int | None = None,
     ts_unit: str = "s",
     decode: Callable[[Column], Column] | None = None,
 ) -> DataFrame:
@@ -66,9 +68,10 @@ def parse_events(
 
     Adds to the columns of `records`: `event_time` TIMESTAMP and `uid` STRING, null unless the record is a countable
     event, and `reject_reason` STRING, one of REJECT_REASONS or null. `ts_unit` is a key of TS_UNITS. When `records` has
-    an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than `max_future` after it or more
-    than `max_age` before it (durations such as `5 seconds`) are rejected. No clock is asked: a replay gives the same.
-    `decode`, if given, is as `decode.send_decoder` makes it: a parser for what it is certain of; it changes no row.
+    an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than `max_future_seconds` after it
+    or more than `max_age_seconds` before it are rejected. No clock is asked, so a replay gives the same rows.
+    `decode` is what `decoder.send_decoder` returns, a faster parser for ordinary events; it changes no row.
+    Raises ValueError for a duration that is none.
     """
     # try_ functions and a range check: an ANSI error, or a time no timestamp can hold, would end the query.
     ts = F.expr("try_cast(event.ts AS BIGINT)")
@@ -99,11 +102,11 @@ def parse_events(
     if "timestamp" in records.columns:
         # Kafka gives records of very old clients no time, -1: these can't be validated.
         arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
-        if max_future:
-            latest = F.col("timestamp") + F.expr(f"INTERVAL {max_future}")
+        if max_future_seconds is not None:
+            latest = F.col("timestamp") + F.expr(f"INTERVAL {to_interval(max_future_seconds)}")
             reason = F.coalesce(reason, F.when(arrived & (time > latest), "ts_in_future"))
-        if max_age:
-            earliest = F.col("timestamp") - F.expr(f"INTERVAL {max_age}")
+        if max_age_seconds is not None:
+            earliest = F.col("timestamp") - F.expr(f"INTERVAL {to_interval(max_age_seconds)}")
             reason = F.coalesce(reason, F.when(arrived & (time < earliest), "ts_too_old"))
     validated = timed.withColumn("reject_reason", reason)
     accepted = F.col("reject_reason").isNull()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uniques.runtime.listener import ProgressListener
     from uniques.state.accounting import Accounting
 
-# A trigger that finds nothing takes far less.
+# A trigger that finds nothing takes far less; after a longer gap the job was paused, or Kafka was away.
 DEAF_SECONDS = 5.0
 
 
@@ -41,19 +41,19 @@ class IdleCloser:
 
     @property
     def accounting(self) -> Accounting:
-        """What is open."""
+        """Where the events went, with the windows that are open."""
         return self.listener.accounting
 
     def close_when_idle(self, query: StreamingQuery) -> None:
-        """Closes all open windows when the stream has been idle long enough; to be called again and again."""
+        """Closes all open windows when the stream has been idle long enough; call it at short intervals."""
         if self._timeout_seconds is None:
             return
         now, status = time.time(), query.status
         if now - self._asked > DEAF_SECONDS:
-            # The job was paused, or Kafka away: what producers hold back meanwhile is no silence.
+            # Producers may have held events back meanwhile, so the time does not count as silence.
             self._listening_since = now
         if status["isTriggerActive"]:
-            return  # Kafka is being asked, or events are worked off that no finished batch shows yet
+            return  # Kafka is being asked, or a batch runs whose events are not in the accounting yet
         self._asked = now
         if not self.accounting.open or max(self.accounting.open) == self._closed or status["isDataAvailable"]:
             return

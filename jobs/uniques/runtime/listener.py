@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ from pyspark.sql.streaming.listener import (
     StreamingQueryProgress,
 )
 
-from uniques.kafka.offsets import count_lag
-from uniques.times import parse_time
+from uniques.kafka.offsets import count_lag, count_records
+from uniques.times import parse_progress_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyspark.sql import SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
@@ -63,12 +67,36 @@ def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
         batch=progress.batchId,
         events=observed["read"] if observed else 0,
         seconds=progress.durationMs.get("triggerExecution", 0) / 1000,
-        watermark=watermark if parse_time(watermark) else "-",
+        watermark=watermark if parse_progress_time(watermark) else "-",
         lag=max(count_lag(source) for source in progress.sources),  # --rejects-topic reads the topic twice
         open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
         # Spark 3.5 observes nothing in a batch that only closes windows; the sink counts them, but for foreachBatch.
         rows_written=results["rows"] if results else max(0, progress.sink.numOutputRows),
     )
+
+
+def span_offsets(progress: StreamingQueryProgress) -> int | None:
+    """How many records the offsets of a batch span at most, None without a Kafka source.
+
+    Transaction markers and compaction leave offsets without a record, so there may be fewer. With --rejects-topic the
+    query reads the topic twice, with the same offsets.
+    """
+    spans = [
+        count_records(source.startOffset, source.endOffset)
+        for source in progress.sources
+        if source.description.startswith("Kafka")
+    ]
+    return max(spans, default=None)
+
+
+@contextmanager
+def add_listeners(spark: SparkSession, listeners: Sequence[StreamingQueryListener]) -> Iterator[None]:
+    """Registers the listeners, in order, for what is done inside."""
+    with ExitStack() as stack:
+        for listener in listeners:
+            spark.streams.addListener(listener)
+            stack.callback(spark.streams.removeListener, listener)
+        yield
 
 
 def describe_totals(totals: dict[str, int]) -> str:
@@ -82,7 +110,7 @@ def date_last_event(progress: StreamingQueryProgress) -> float:
     Its events were there when the batch started, and under a live stream none waits long for that. History keeps the
     times it was written at, and a producer's clock may be wrong: then the start itself is taken.
     """
-    started = parse_time(progress.timestamp)
+    started = parse_progress_time(progress.timestamp)
     arrived = (progress.observedMetrics["events"]["last_arrival"] or 0) / 1000
     return arrived if started - MAX_WAIT_SECONDS <= arrived <= started else started
 
@@ -144,13 +172,15 @@ class ProgressListener(StreamingQueryListener):
         log.info("started query %s, run %s", event.name, event.runId)
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        """Books the batch and logs it."""
+        """Adds the batch to the accounting and logs it."""
         progress = event.progress
         if str(progress.runId) not in self._runs:
             return
         batch = describe_batch(progress)
         self.accounting.add_batch(
-            progress.observedMetrics.get("events"), parse_time(progress.eventTime.get("watermark"))
+            progress.observedMetrics.get("events"),
+            parse_progress_time(progress.eventTime.get("watermark")),
+            span_offsets(progress),
         )
         if batch.events:
             self.last_event = date_last_event(progress)
@@ -174,7 +204,7 @@ class ProgressListener(StreamingQueryListener):
             self._ending.notify_all()
 
     def wait_until_ended(self, timeout_seconds: float = 10.0) -> None:
-        """Returns when all batches of all runs are booked; says so when Spark does not tell of them in time."""
+        """Returns when all batches of all runs are in the accounting; warns when Spark does not report them in time."""
         with self._ending:
             if not self._ending.wait_for(lambda: self._awaited <= self._ended, timeout_seconds):
-                log.warning("Spark has not told of the last batches: the summary lacks them")
+                log.warning("Spark did not report the last batches in time: the summary lacks them")

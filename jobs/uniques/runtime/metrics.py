@@ -26,7 +26,7 @@ from uniques.core.events import REJECT_REASONS
 from uniques.core.rollups import BEFORE_KEPT_MINUTES, MINUTE_REJECT_REASONS
 from uniques.errors import JobError
 from uniques.runtime.listener import BatchProgress, ProgressListener, describe_batch
-from uniques.times import parse_time
+from uniques.times import parse_progress_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,7 +109,7 @@ class QueryMetrics(StreamingQueryListener, Collector):
 
 
 class MetricsListener(QueryMetrics):
-    """Shows what a ProgressListener has booked; to be added to the session after that one."""
+    """Shows the accounting of a ProgressListener; add it to the session after that one."""
 
     def __init__(self, listener: ProgressListener, registry: CollectorRegistry) -> None:
         """See `QueryMetrics`."""
@@ -119,14 +119,14 @@ class MetricsListener(QueryMetrics):
         super().__init__("unique_users", registry)
 
     def take_batch(self, progress: StreamingQueryProgress, batch: BatchProgress) -> None:
-        """Takes over what the accounting does not book."""
+        """Takes over what the accounting does not hold."""
         self._rows_written += batch.rows_written
         self._gauges["input_events_per_second"] = read_input_rate(progress)
         self._gauges["processed_events_per_second"] = batch.events / batch.seconds if batch.seconds else 0.0
         self._gauges["lag_records"] = batch.lag
         self._gauges["state_rows"] = sum(operator.numRowsTotal for operator in progress.stateOperators)
         self._gauges["state_memory_bytes"] = sum(operator.memoryUsedBytes for operator in progress.stateOperators)
-        watermark = parse_time(progress.eventTime.get("watermark"))
+        watermark = parse_progress_time(progress.eventTime.get("watermark"))
         if watermark:
             self._gauges["watermark_timestamp_seconds"] = watermark
         written = progress.observedMetrics.get("results")

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STOP_SECONDS = 10  # a batch that is abandoned has so long to let go
+STOP_SECONDS = 10  # how long an abandoned batch may take to end
 
 
 def is_on_databricks() -> bool:
@@ -19,15 +19,15 @@ def is_on_databricks() -> bool:
 
 
 def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
-    """A session with what a right result needs: UTC, and the number of state partitions.
+    """A session with what the results depend on: UTC, and the number of state partitions.
 
-    And with `settings`, but not on Databricks, which has its own of what an open Spark needs for Delta.
+    `settings` are added everywhere but on Databricks, which brings its own settings for Delta.
     """
     builder = (
         SparkSession.builder.appName(app_name)
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", state_partitions)
-        # Spark's default is to wait for ever.
+        # By default Spark waits for ever.
         .config("spark.sql.streaming.stopTimeout", f"{STOP_SECONDS}s")
     )
     if not is_on_databricks():

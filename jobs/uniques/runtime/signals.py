@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class StopSignal:
     """SIGINT and SIGTERM as a flag, wherever they arrive.
 
-    Under spark-submit the process that an operator or Kubernetes signals is the JVM, with Python as its child. Its
-    default is to tear Spark down at once and end with status 143; so the JVM's handlers are replaced as well. That is
-    the one use of `_jvm`, left out where there is none (Spark Connect): there the signal reaches Python.
+    Under spark-submit an operator or Kubernetes signals the JVM, and Python is its child. By default the JVM ends Spark
+    at once, with status 143; so its handlers are replaced too. Under Spark Connect there is no JVM, and the signal
+    reaches Python.
     """
 
     class Java:
@@ -31,7 +31,7 @@ class StopSignal:
         self._requested = threading.Event()
 
     def install(self, spark: SparkSession) -> None:
-        """Takes over both signals; to be called from the main thread once the session exists."""
+        """Takes over both signals; call it from the main thread once the session exists."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._requested.set())
         gateway = gateway_of(spark)

@@ -10,21 +10,25 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from uniques.core.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
 from uniques.state.checkpoint import last_batch
+from uniques.state.sidecar import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pyspark.sql import Row
+
 log = logging.getLogger("uniques")
 
 
-Observed = Any  # the Row, or the dict, of the observation of `events.observe_events`
+# The observation of `events.observe_events`, as a progress or an Observation gives it.
+Observed: TypeAlias = "Row | Mapping[str, Any]"
 
 
 def read_histogram(bins: str | None) -> tuple[Counter[int], bool]:
@@ -52,17 +56,27 @@ class Accounting:
         self.exact = True
         self._late_until = late_until
 
-    def add_batch(self, observed: Observed | None, watermark: float) -> None:
-        """Books a micro-batch: its observation, and the watermark its progress shows.
+    def add_batch(self, observed: Observed | None, watermark: float, records: int | None = None) -> None:
+        """Adds a micro-batch: its observation, and the watermark its progress shows, in unix seconds.
 
         Spark drops the late events of a batch by the watermark of the batch before, and closes windows by its own.
+        `records` is how many records the batch's offsets span at most, None where there are no offsets: when more
+        were observed, Spark ran a task twice (it lost an executor) and observed its rows twice.
         """
         if observed is not None:
+            if records is not None and observed["read"] > records:
+                self.exact = False
+                log.warning(
+                    "warning: %s records observed where the offsets span %s: Spark ran tasks twice, and the accounting "
+                    "counts their events twice (exact: false); the results are right",
+                    observed["read"],
+                    records,
+                )
             self.read += observed["read"]
             reasons, _ = read_histogram(observed["rejected"])
             for index, number in reasons.items():
                 self.rejected[REJECT_REASONS[index]] += number
-            if observed["windows"] is None:  # no window was watched, because none can be closed too early
+            if observed["windows"] is None:  # windows are not observed where none can close too early
                 self.counted += observed["read"] - sum(reasons.values())
             windows, exact = read_histogram(observed["windows"])
             self.exact = self.exact and exact and len(windows) < MAX_WINDOWS_A_BATCH
@@ -74,8 +88,14 @@ class Accounting:
         self.close_windows(watermark)
         self._late_until = watermark
 
+    def check_counted(self, events: int) -> None:
+        """Compares with the `events` of all results, which no task that ran twice can change."""
+        if events != self.counted:
+            self.exact = False
+            log.warning("warning: %s events observed, %s in the results: Spark ran tasks twice", self.counted, events)
+
     def close_windows(self, watermark: float) -> None:
-        """Books all windows that end at `watermark` or before as counted."""
+        """Counts the events of all windows that end at `watermark` or before."""
         for end in [end for end in self.open if end <= watermark]:
             self.counted += self.open.pop(end)
 
@@ -91,21 +111,22 @@ class Accounting:
         }
 
     def summary(self) -> dict[str, Any]:
-        """The totals, the rejected ones by reason, and whether `late` is exact."""
+        """The totals, the rejected ones by reason, and whether they are exact."""
         reasons = {reason: self.rejected[reason] for reason in REJECT_REASONS if self.rejected[reason]}
         return {**self.totals(), "rejected_by_reason": reasons, "open_windows": len(self.open), "exact": self.exact}
 
 
 def resume_accounting(spark: SparkSession, query_location: str) -> Accounting:
-    """An accounting that goes on where a checkpoint stands: its open windows, read from Spark's own state.
+    """The accounting that goes on where a checkpoint stands: its open windows, read from Spark's own state.
 
-    A checkpoint with no finished batch gives an empty one. Spark 3.5 can't read its state: there nothing is carried.
+    Empty for a checkpoint with no finished batch. Spark 3.5 can't read its state: there nothing is carried.
     """
     location = query_location.rstrip("/")
     last = last_batch(spark, f"{location}/commits")
     if last < 0:
         return Accounting()
-    metadata = json.loads(spark.read.text(f"{location}/offsets/{last}").collect()[1].value)
+    lines = read_lines(spark, f"{location}/offsets/{last}") or []
+    metadata = json.loads(lines[1])
     watermark = metadata["batchWatermarkMs"] / 1000
     if spark.version.startswith("3."):
         log.info("Spark %s can't read its state: windows that an earlier run left open are not carried", spark.version)

@@ -1,9 +1,9 @@
-"""History, in batch: every window of a bounded input is counted from all its events, however far apart they arrive.
+"""History, in batch: each window of a bounded input is counted from all its events, however far apart they arrive.
 
 No watermark is involved, so nothing is late. A stream with `availableNow` reads the input in bounded batches and stages
 the events that count, parsed and sorted by time, as Parquet files beside its checkpoint. Then the staged events are
 counted piece by piece: whole windows, a bounded number at a time. A run that was killed goes on with the batch or the
-piece it was at; a piece counted twice gives equal records.
+piece it was at; a piece counted twice gives equal records. At the end the staged events are deleted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from uniques.state.sidecar import is_missing
+from uniques.state.sidecar import beside, is_missing, read_lines, write_lines
 from uniques.times import describe_time
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Piece:
 
 def staged_location(location: str) -> str:
     """The folder of the staged events of a checkpoint."""
-    return f"{location.rstrip('/')}/events"
+    return beside(location, "events")
 
 
 def stage_events(location: str) -> Callable[[DataFrame, int], None]:
@@ -68,6 +68,13 @@ def read_staged(spark: SparkSession, location: str) -> DataFrame:
         if not is_missing(error):
             raise
         return spark.createDataFrame([], STAGED).drop("batch")
+
+
+def delete_staged(spark: SparkSession, location: str) -> None:
+    """Deletes the staged events of a checkpoint; an empty file stays."""
+    # Spark has no delete that Spark Connect reaches too; overwriting removes what is there.
+    nothing = spark.createDataFrame([], STAGED).drop("batch")
+    nothing.coalesce(1).write.mode("overwrite").parquet(staged_location(location))
 
 
 def plan_pieces(staged: DataFrame, window_seconds: int) -> list[Piece]:
@@ -100,18 +107,13 @@ def select_piece(staged: DataFrame, piece: Piece) -> DataFrame:
 
 
 class Journal:
-    """Which pieces of a backfill are counted, kept beside its checkpoint through Spark."""
+    """Which pieces of a backfill are counted, kept beside its checkpoint."""
 
     def __init__(self, spark: SparkSession, location: str) -> None:
         """Reads what an earlier run left."""
         self._spark = spark
-        self._path = f"{location.rstrip('/')}/counted"
-        try:
-            lines = [row["value"] for row in spark.read.text(self._path).collect()]
-        except AnalysisException as error:
-            if not is_missing(error):
-                raise
-            lines = []
+        self._path = beside(location, "counted")
+        lines = read_lines(spark, self._path)
         state: dict[str, Any] = json.loads(lines[0]) if lines else {"pieces": [], "complete": False}
         self._pieces = {Piece(*piece) for piece in state["pieces"]}
         self.complete: bool = state["complete"]
@@ -133,7 +135,7 @@ class Journal:
     def _write(self) -> None:
         pieces = sorted((piece.start, piece.end, piece.events) for piece in self._pieces)
         text = json.dumps({"pieces": pieces, "complete": self.complete})
-        self._spark.createDataFrame([(text,)], "value STRING").coalesce(1).write.mode("overwrite").text(self._path)
+        write_lines(self._spark, self._path, [text])
 
 
 def count_pieces(
@@ -142,10 +144,10 @@ def count_pieces(
     window_seconds: int,
     write: Callable[[DataFrame], None],
     stopped: Callable[[], bool],
-) -> None:
+) -> bool:
     """Counts the staged events piece by piece: calls `write` with the events of each that is not yet counted.
 
-    Says after each piece how far it is. Returns early when `stopped` says so.
+    Says after each piece how far it is. Returns whether all are counted: False when `stopped` said so before.
     """
     journal = Journal(spark, location)
     staged = read_staged(spark, location)
@@ -160,8 +162,8 @@ def count_pieces(
     began = time.monotonic()
     for number, piece in enumerate(todo, 1):
         if stopped():
-            log.info("stopping: the pieces that are left are counted at the next start")
-            return
+            log.info("stopping: the next start counts the pieces that are left")
+            return False
         write(select_piece(staged, piece))
         journal.add(piece)
         log.info(
@@ -174,3 +176,4 @@ def count_pieces(
             (time.monotonic() - began) / number * (len(todo) - number),
         )
     journal.finish()
+    return True

@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 import json
-import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import PySparkException
 
-from uniques.errors import UsageError
-from uniques.state.sidecar import is_missing
+from uniques.errors import JobError, UsageError
+from uniques.state.sidecar import beside, list_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import SparkSession
 
-log = logging.getLogger("uniques")
+# A store says so when it refuses or does not answer; the file itself may be whole.
+REFUSALS = (
+    "AccessControlException",
+    "AccessDenied",
+    "Permission denied",
+    "Forbidden",
+    "SlowDown",
+    "Too Many Requests",
+    "Service Unavailable",
+    "timed out",
+    "Connection refused",
+    "Connection reset",
+)
 
 
 def query_location(location: str) -> str:
     """The folder for the query's own checkpoint."""
-    return f"{location.rstrip('/')}/query"
+    return beside(location, "query")
 
 
 def last_batch(spark: SparkSession, log: str) -> int:
-    """The last batch in one of the logs of a query's checkpoint, -1 for none."""
-    try:
-        # Of these files only the names are read: what is in them may be damaged.
-        paths = spark.read.text(log).inputFiles()
-    except AnalysisException as error:
-        if not is_missing(error):
-            raise
-        return -1
-    names = [path.rpartition("/")[2] for path in paths]
-    return max((int(name) for name in names if name.isdecimal()), default=-1)
+    """The last batch in one of the logs of a query's checkpoint, -1 for none; raises JobError as `list_names` does."""
+    return max((int(name) for name in list_names(spark, log) if name.isdecimal()), default=-1)
 
 
 @contextmanager
 def report_damage(spark: SparkSession, location: str) -> Iterator[None]:
-    """Raises UsageError, one line, when what is done inside fails and a file of the checkpoint is damaged."""
+    """Raises UsageError, one line, when what is done inside fails and a file of the checkpoint is damaged.
+
+    Otherwise the failure stays what it is, also when the checkpoint can't be looked at.
+    """
     try:
         yield
     except UsageError:
         raise
     except Exception as error:
-        damage = find_damage(spark, query_location(location), f"{error} {error.__cause__}")
+        try:
+            damage = find_damage(spark, query_location(location), f"{error} {error.__cause__}")
+        except (JobError, PySparkException, Py4JError):
+            damage = None
         if damage:
             raise UsageError(f"--checkpoint-location {location}: {damage}") from error
         raise
@@ -56,7 +65,8 @@ def report_damage(spark: SparkSession, location: str) -> Iterator[None]:
 def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
     """What is damaged in a query's checkpoint, as after a power cut, and the way out; None when nothing is.
 
-    Looks at the last file of each log; damaged state shows in the `message` of the failure.
+    Looks at the last file of each log. Damaged state shows in the `message` of the failure. Raises what Spark raises
+    when a file can't be read: that is no damage.
     """
     planned, finished = (last_batch(spark, f"{location}/{log}") for log in ("offsets", "commits"))
     if planned >= 0 and not is_whole(spark, f"{location}/offsets/{planned}"):
@@ -65,8 +75,8 @@ def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
         files += [f"commits/{planned}"] if finished == planned else []
     elif finished >= 0 and not is_whole(spark, f"{location}/commits/{finished}"):
         damaged, files = f"commits/{finished}", [f"commits/{finished}"]
-    elif "CANNOT_LOAD_STATE_STORE" in message:
-        # The last batch is done again, from the state before it; Spark does the last one that is planned.
+    elif "CANNOT_LOAD_STATE_STORE" in message and not any(refusal in message for refusal in REFUSALS):
+        # The next start repeats the last batch from the state before it; Spark repeats the last one that is planned.
         damaged, files = f"the state of batch {finished}", [f"commits/{finished}"]
         files += [f"offsets/{planned}"] if planned > finished else []
     else:
@@ -78,14 +88,22 @@ def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
 
 
 def is_whole(spark: SparkSession, path: str) -> bool:
-    """Whether a file of a query's logs can be read and ends where it should: a version, then lines of JSON."""
+    """Whether a file of a query's logs ends where it should: a version, then lines of JSON.
+
+    Raises what Spark raises when the file can't be read, unless its checksum says that it is damaged.
+    """
     try:
         rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
+    except (PySparkException, Py4JError) as error:
+        if "ChecksumException" in str(error):
+            return False
+        raise
+    try:
         version, *lines = bytes(rows[0].content).decode().splitlines() if rows else [""]
         for line in lines:
             if line != "-":  # a source without an offset
                 json.loads(line)
-    except (PySparkException, Py4JError, ValueError):
+    except ValueError:
         return False
     return bool(lines) and version.startswith("v")
 

@@ -1,9 +1,7 @@
-"""What a checkpoint was made with, kept beside it.
+"""The manifest of a checkpoint: the parameters it was made with, kept beside it.
 
-Spark refuses some changes with a stack trace, ignores others (state partitions) and lets others ruin the state. So
-the folder given as checkpoint location holds `query`, Spark's own, `parameters`, the manifest, `topic-id`, which topic
-was read, `punctuation` (see `idle`) and perhaps `transactional-id` (see `transactions`), all written through Spark, so
-that any file system Spark can reach will do.
+Spark refuses some changes with a stack trace, ignores others (state partitions), and lets others ruin the state. So
+the job compares them itself, before the query starts.
 """
 
 from __future__ import annotations
@@ -11,27 +9,23 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
-
 from uniques import __version__
 from uniques.errors import UsageError
-from uniques.state.sidecar import is_missing
+from uniques.state.sidecar import beside, read_lines, write_lines
+from uniques.times import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pyspark.sql import SparkSession
+
+MANIFEST = "parameters"
+
 
 def read_parameters(spark: SparkSession, location: str) -> dict[str, str] | None:
-    """The parameters a checkpoint was made with, or None when it is new."""
-    try:
-        rows = spark.read.text(f"{location.rstrip('/')}/parameters").select(F.col("value")).collect()
-    except AnalysisException as error:
-        if is_missing(error):
-            return None
-        raise UsageError(f"--checkpoint-location {location}: {str(error).splitlines()[0]}") from error
-    parameters: dict[str, str] | None = json.loads(rows[0].value) if rows else None
+    """The parameters, flag -> value, that a checkpoint was made with; None when it is new."""
+    lines = read_lines(spark, beside(location, MANIFEST))
+    parameters: dict[str, str] | None = json.loads(lines[0]) if lines else None
     return parameters
 
 
@@ -40,26 +34,24 @@ def check_parameters(
     location: str,
     parameters: Mapping[str, str],
     implied: Mapping[str, str],
-    on_new: Callable[[], None],
+    on_new: Callable[[], None] = lambda: None,
 ) -> None:
-    """Writes `parameters` (flag -> value) for a new checkpoint, after `on_new`; compares them for an old one.
+    """Writes the parameters of a new checkpoint, after calling `on_new`; compares those of an old one.
 
-    `implied` are the values of flags that some release did not have yet: what a checkpoint without them was made with.
-    The job's version is written beside them, and never compared. Raises UsageError, one line, that lists every
-    difference and the ways out.
+    `implied` are the values of flags that an earlier release did not have. The job's version is written too, and not
+    compared. Raises UsageError, one line, with every difference and the ways out.
     """
     made_with = read_parameters(spark, location)
     if made_with is None:
         on_new()
-        row = spark.createDataFrame([(json.dumps({"version": __version__, **parameters}),)], "value STRING")
-        row.coalesce(1).write.mode("overwrite").text(f"{location.rstrip('/')}/parameters")
+        write_lines(spark, beside(location, MANIFEST), [json.dumps({"version": __version__, **parameters})])
         return
     differences = compare_parameters(made_with, parameters, implied)
     if differences:
         raise UsageError(
             f"--checkpoint-location {location} was made by version {made_with.get('version', '0.1.0')} with "
             f"{', '.join(differences)}: give the same, or another --checkpoint-location, which starts at "
-            '--starting-offsets (README, "Changes": how to switch without a gap)'
+            "--starting-offsets (docs/operate/changes.md says how to switch without a gap)"
         )
 
 
@@ -70,7 +62,13 @@ def compare_parameters(
     differences = []
     for flag, value in parameters.items():
         before = made_with.get(flag, implied.get(flag, "unset"))
-        if before != value:
+        if not are_equal(before, value):
             differences.append(f"{flag} {before} (now {value})")
     newer = [flag for flag in made_with if flag.startswith("--") and flag not in parameters]
     return differences + [f"{flag} {made_with[flag]} (unknown to version {__version__})" for flag in newer]
+
+
+def are_equal(before: str, now: str) -> bool:
+    """Whether two values of a flag mean the same: earlier releases kept a duration as it was given (`60 seconds`)."""
+    durations = [parse_duration(text, "second|minute|hour|day") for text in (before, now)]
+    return before == now or (durations[0] is not None and durations[0] == durations[1])

@@ -1,0 +1,205 @@
+"""The settings of the main job: what its flags say, once parsed and checked.
+
+A function takes the part it needs, so a test or a notebook can call it without a command line. Durations are seconds,
+times unix seconds. The defaults are those of the flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from uniques.core.counts import Counter
+from uniques.errors import UsageError
+from uniques.flag_types import AVAILABLE_NOW, OFF
+from uniques.kafka.properties import KafkaCluster
+from uniques.times import describe_duration, describe_time
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+STDIN = STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """Where records come from: `topic`, or `path`, a file, a folder or STDIN, which then has an end."""
+
+    topic: str = "in"
+    path: str | None = None
+    starting_offsets: str = "earliest"
+    max_offsets_per_trigger: int = 250_000
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """How records are parsed, and which events count; None stands for any time and any age."""
+
+    json_parser: str = "auto"
+    ts_unit: str = "s"
+    start_time: int | None = None
+    end_time: int | None = None
+    max_future_seconds: int | None = 5
+    max_age_seconds: int | None = None
+    guard_neighbours: bool = False
+
+
+@dataclass(frozen=True)
+class CountingSettings:
+    """How users are counted."""
+
+    window_seconds: int = 60
+    watermark_seconds: int = 5
+    counter: Counter = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where results go: `topic`, or standard output when it is None."""
+
+    topic: str | None = "out"
+    mode: str = "append"
+    exactly_once: bool = False
+    rejects_topic: str | None = None
+    summary: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunningSettings:
+    """How the job runs. `trigger_milliseconds` None: read what is there, then end. `idle_seconds` None: never idle."""
+
+    checkpoint_location: str = "checkpoint/unique_users"
+    backfill: bool = False
+    keep_staged: bool = False
+    trigger_milliseconds: int | None = 1_000
+    idle_seconds: int | None = 60
+    consumer_group: str | None = None
+    metrics_address: tuple[str, int] | None = None
+    state_partitions: int = 2
+
+
+@dataclass(frozen=True)
+class CountSettings:
+    """All settings of the main job. The modes exclude each other: a stream, a bounded input, a backfill."""
+
+    cluster: KafkaCluster = field(default_factory=lambda: KafkaCluster("localhost:9092"))
+    source: SourceSettings = field(default_factory=SourceSettings)
+    events: EventSettings = field(default_factory=EventSettings)
+    counting: CountingSettings = field(default_factory=CountingSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+    running: RunningSettings = field(default_factory=RunningSettings)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the input has no end."""
+        return self.source.path is None and not self.running.backfill
+
+
+def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSettings:
+    """The settings that the flags say.
+
+    Raises UsageError, one line, for flags that are right each by itself but not together.
+    """
+    idle = args.window if args.idle_timeout is None else args.idle_timeout
+    settings = CountSettings(
+        cluster,
+        SourceSettings(args.input_topic, args.input, args.starting_offsets, args.max_offsets_per_trigger),
+        EventSettings(
+            args.json_parser,
+            args.ts_unit,
+            args.start_time,
+            args.end_time,
+            None if args.max_future == OFF else args.max_future,
+            args.max_age,
+            args.timestamp_guard == "neighbours",
+        ),
+        CountingSettings(args.window, args.watermark, Counter(args.counter, args.rsd, args.lg_k, args.sketch)),
+        OutputSettings(
+            None if args.output == STDOUT else args.output_topic,
+            args.output_mode,
+            args.exactly_once,
+            args.rejects_topic,
+            args.summary,
+        ),
+        RunningSettings(
+            args.checkpoint_location,
+            args.backfill,
+            args.keep_staged,
+            None if args.trigger == AVAILABLE_NOW else args.trigger,
+            None if idle == OFF else idle,
+            args.consumer_group,
+            args.metrics_port,
+            args.state_partitions,
+        ),
+    )
+    check_settings(settings)
+    return settings
+
+
+def check_settings(settings: CountSettings) -> None:
+    """Raises UsageError, one line, for settings that are right each by itself but not together."""
+    window = settings.counting.window_seconds
+    start, end = settings.events.start_time, settings.events.end_time
+    backfill, path, output = settings.running.backfill, settings.source.path, settings.output
+    for flag, time in (("--start-time", start), ("--end-time", end)):
+        if time is not None and time % window:
+            raise UsageError(
+                f"{flag} {describe_time(time)} cuts a window of {describe_duration(window)}: give the start of a window"
+            )
+    if end is not None and settings.is_stream:
+        raise UsageError("--end-time is for --backfill and --input: a stream has no end")
+    if start is not None and end is not None and start >= end:
+        raise UsageError(f"--end-time {describe_time(end)} is not after --start-time")
+    if backfill and path == STDIN:
+        raise UsageError("--backfill can't go on with standard input after a restart: leave it out, or give a file")
+    if backfill and output.mode == "update":
+        raise UsageError("--output-mode update is for a stream: --backfill writes one final record a window")
+    if backfill and output.exactly_once:
+        raise UsageError("--exactly-once is for a stream: --backfill may write a record again, equal under its key")
+    if settings.running.keep_staged and not backfill:
+        raise UsageError("--keep-staged is for --backfill: nothing else stages events")
+    if output.exactly_once and (path is not None or output.topic is None):
+        raise UsageError("--exactly-once: not allowed with --input or --output -: it is about topics")
+    if output.rejects_topic and output.topic is None and path is None:
+        raise UsageError(
+            f"--rejects-topic: {output.rejects_topic!r} is not allowed with --output - on a stream: give an "
+            "--output-topic, or --input"
+        )
+
+
+# What a checkpoint that does not name a parameter was made with: what the job did before it had the flag. A flag that
+# a release adds to `list_fixed_parameters` gets its line here.
+IMPLIED_PARAMETERS = {
+    "--backfill": "off",
+    "--input": "none",
+    "--start-time": "any",
+    "--end-time": "any",
+    "--counter": "approx_count_distinct",
+    "--sketch": "off",
+    "--lg-k": "any",
+}
+
+
+def list_fixed_parameters(settings: CountSettings) -> dict[str, str]:
+    """The parameters, flag -> value, that a checkpoint keeps for life: its state and its offsets are made with them."""
+    events, counter, running = settings.events, settings.counting.counter, settings.running
+    sketched = counter.with_sketch or counter.name == "hll_sketch"
+    return {
+        "--backfill": "on" if running.backfill else "off",
+        "--input": settings.source.path or "none",
+        "--input-topic": settings.source.topic,
+        # Earlier windows belong to the backfill; late events must not overwrite its records.
+        "--start-time": "any" if events.start_time is None else describe_time(events.start_time),
+        "--end-time": "any" if events.end_time is None else describe_time(events.end_time),
+        "--window": describe_duration(settings.counting.window_seconds),
+        "--counter": counter.name,
+        "--rsd": f"{counter.rsd:g}" if counter.name == "approx_count_distinct" else "any",
+        "--sketch": "on" if counter.with_sketch else "off",
+        # Spark accepts another size; the query then fails weeks later, when it unites sketches of two sizes.
+        "--lg-k": str(counter.lg_k) if sketched else "any",
+        "--output-mode": settings.output.mode,
+        "--state-partitions": str(running.state_partitions),
+        # Rejected records are a second source of the query, and Spark does not let sources come or go.
+        "--rejects-topic": "on" if settings.output.rejects_topic else "off",
+    }

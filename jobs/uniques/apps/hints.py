@@ -1,0 +1,35 @@
+"""What to look at when most records of a run were rejected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uniques.state.accounting import Accounting
+
+NO_JSON = "events are JSON objects, one a record; --rejects-topic TOPIC keeps the rejected ones for a look"
+
+# Reject reason -> what it may mean, and the flag that helps.
+HINTS = {
+    "tombstone": "the records have no value; is --input-topic the right topic?",
+    "invalid_utf8": NO_JSON,
+    "not_an_object": NO_JSON,
+    "not_json": NO_JSON,
+    "missing_ts": "an event needs the field ts at its root",
+    "bad_ts": "ts is a whole number; --ts-unit ms, us or ns says that it is not in seconds",
+    "missing_uid": "an event needs the field uid at its root, not empty",
+    "ts_in_future": "ts is ahead of the record's arrival in Kafka; --max-future sets how far it may be",
+    "ts_too_old": "ts is behind the record's arrival in Kafka; --max-age sets how far it may be",
+    "ts_implausible": "--timestamp-guard neighbours found ts far ahead of its neighbours; --timestamp-guard arrival "
+    "does not compare neighbours",
+    "outside_range": "the events are outside the times of --start-time and --end-time",
+}
+
+
+def explain_rejects(accounting: Accounting) -> str | None:
+    """One line about the most frequent reason, when more than half of the records read were rejected; else None."""
+    rejected = sum(accounting.rejected.values())
+    if 2 * rejected <= accounting.read:
+        return None
+    reason, number = accounting.rejected.most_common(1)[0]
+    return f"{rejected} of {accounting.read} records were rejected, {number} of them as {reason}: {HINTS[reason]}"
