@@ -19,7 +19,8 @@ public final class EventDecoder implements UDF1<Object, Object> {
     private static final long serialVersionUID = 1L;
     private static final int MAX_DIGITS = 19;
     private static final int REPLACEMENT = 0xFFFD;
-    private static final JsonFactory FACTORY = new JsonFactory();
+    // Jackson interns field names for the life of the JVM; where keys are ids there is no end of them.
+    private static final JsonFactory FACTORY = new JsonFactory().disable(JsonFactory.Feature.INTERN_FIELD_NAMES);
 
     private final long largestTs;
 

@@ -119,3 +119,22 @@ def test_a_signal_before_the_job_has_begun_ends_it_with_the_status_of_the_signal
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
     wait_until(lambda: find_group(process.pid) == [], lambda: True)
+
+
+@pytest.mark.timeout(600)
+def test_out_of_memory_ends_with_a_line_that_says_what_to_give(tmp_path: Path) -> None:
+    with (tmp_path / "line.jsonl").open("w") as file:
+        file.write('{"ts":1468244384,"uid":"a","x":"')
+        for _ in range(400):
+            file.write("x" * 1_000_000)
+        file.write('"}\n')
+    command = [str(SPARK_SUBMIT), "--driver-memory", "512m", "--conf", "spark.ui.enabled=false"]
+    command += [str(ROOT / "jobs" / "unique_users.py"), "--input", str(tmp_path / "line.jsonl"), "--output", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
+    assert done.returncode == 52
+    assert "OutOfMemoryError" in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("unique_users: error: ")]
+    assert said == [
+        "unique_users: error: Spark's JVM ended: out of memory (then spark-submit ends with status 52), or killed; give "
+        "it more memory (spark-submit --driver-memory 2g), or lower --max-offsets-per-trigger"
+    ]

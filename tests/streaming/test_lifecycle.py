@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
 
 
 @pytest.mark.parametrize("stopped", [True, False])
@@ -35,3 +36,16 @@ def test_a_batch_that_fails_is_an_error_unless_a_stop_was_asked_for(
     else:
         with pytest.raises(JobError, match="the query failed"):
             run_until_stopped(stream, stop, lambda _query: None)
+
+
+def test_an_error_beside_the_query_stops_it_and_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    stream = spark.readStream.text(str(tmp_path / "in")).writeStream.foreachBatch(lambda *_: None).start()
+
+    def fail(_query: StreamingQuery) -> None:
+        spark.read.text(str(tmp_path / "gone"))  # as when punctuation can't be written
+
+    with pytest.raises(JobError, match=r"^the query failed: .*PATH_NOT_FOUND") as failed:
+        run_until_stopped(stream, StopSignal(), fail)
+    assert "\n" not in str(failed.value)
+    assert not stream.isActive

@@ -8,7 +8,9 @@ import os
 import sys
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from py4j.protocol import Py4JError
 
 from uniques.jvm import gateway_of
 
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from uniques.errors import JobError
 
 log = logging.getLogger("uniques")
+
+
+def open_parent_stderr() -> IO[bytes] | None:
+    """The stderr of the process that started Python, unbuffered; None where the system does not show it."""
+    try:
+        return os.fdopen(os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_APPEND), "wb", buffering=0)
+    except OSError:
+        return None
 
 
 class JsonFormatter(logging.Formatter):
@@ -44,6 +54,7 @@ class ConsoleHandler(logging.Handler):
         formatter.converter = time.gmtime
         self.setFormatter(formatter)
         self._stderr: Any = None
+        self._last_resort: IO[bytes] | None = None
 
     def attach(self, spark: SparkSession) -> None:
         """Switches to the stderr of spark-submit when that is what started Python, and to JSON when Spark logs it."""
@@ -52,6 +63,7 @@ class ConsoleHandler(logging.Handler):
         gateway = gateway_of(spark)
         if gateway is not None and "PYSPARK_GATEWAY_PORT" in os.environ:
             self._stderr = gateway.jvm.java.lang.System.err
+            self._last_resort = open_parent_stderr()
 
     def complain(self, error: JobError) -> None:
         """Says why the job ends: a line for a person, or a log record where those are JSON."""
@@ -64,8 +76,14 @@ class ConsoleHandler(logging.Handler):
         """Writes one line as it is."""
         if self._stderr is None:
             print(line, file=sys.stderr, flush=True)
-        else:
+            return
+        try:
             self._stderr.println(line)
+        except (Py4JError, ConnectionError):
+            # The JVM has ended, and Python's own stderr with it.
+            if self._last_resort is None:
+                raise
+            self._last_resort.write(line.encode() + b"\n")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a log record."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from py4j.protocol import Py4JError
-from pyspark.errors import StreamingQueryException
+from py4j.protocol import Py4JError, Py4JNetworkError
+from pyspark.errors import PySparkException, StreamingQueryException
 
-from uniques.errors import JobError
+from uniques.errors import EXIT_FAILED, JobError
 from uniques.runtime.failures import explain_failure
 from uniques.runtime.logs import ConsoleHandler
 from uniques.runtime.session import create_session, is_on_databricks
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 
+JVM_ENDED = (
+    "Spark's JVM ended: out of memory (then spark-submit ends with status 52), or killed; give it more memory "
+    "(spark-submit --driver-memory 2g), or lower --max-offsets-per-trigger"
+)
+
 BATCH_GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2
 
@@ -38,7 +44,8 @@ def run_job(
 ) -> None:
     """Runs `job` in a session of its own; a JobError becomes one line on stderr and its exit status.
 
-    Other exceptions escape, with their trace. `settings` are Spark's; see `create_session`.
+    So does the end of the JVM, whatever ended it. Other exceptions escape, with their trace. `settings` are Spark's;
+    see `create_session`.
     """
     console = ConsoleHandler(name)
     log.addHandler(console)
@@ -53,6 +60,10 @@ def run_job(
     except JobError as error:
         console.complain(error)
         sys.exit(error.status)
+    except (Py4JNetworkError, ConnectionError):
+        # Spark ends the JVM when it runs out of memory; nothing can be asked of it any more.
+        console.complain(JobError(JVM_ENDED))
+        os._exit(EXIT_FAILED)
     finally:
         if not is_on_databricks():
             spark.stop()
@@ -63,26 +74,32 @@ def run_until_stopped(
 ) -> None:
     """Waits until the query ends by itself or a stop is requested; lets a running batch finish first, for a while.
 
-    Calls `on_poll` every POLL_SECONDS meanwhile. A batch that is not done after BATCH_GRACE_SECONDS is abandoned: the
-    next start does it again from the checkpoint. Raises JobError with the cause in one line when the query failed.
+    Calls `on_poll` every POLL_SECONDS meanwhile; when that fails, the query is stopped. A batch that is not done after
+    BATCH_GRACE_SECONDS is abandoned: the next start does it again from the checkpoint. Raises JobError with the cause
+    in one line when the query failed.
     """
     try:
         while not query.awaitTermination(POLL_SECONDS):  # type: ignore[arg-type]
             if stop.requested:
-                log.info("stopping: the running batch is finished first")
+                log.info("stopping: waiting for the running batch")
                 wait_for_batch(query)
                 stop_query(query)
                 return
             on_poll(query)
     except StreamingQueryException as error:
         failure = explain_failure(str(error))
-        # Ctrl-C reaches every process of the terminal, those too that Hadoop starts for a moment to set a file's mode.
+        # Ctrl-C reaches every process of the terminal, also those that Hadoop starts to set a file's mode.
         if not stop.wait(POLL_SECONDS):
             raise failure from error
         log.info("the running batch is abandoned, the next start does it again: %s", failure)
     except JobError:
         stop_query(query)
         raise
+    except Py4JNetworkError:
+        raise
+    except (PySparkException, Py4JError) as error:
+        stop_query(query)
+        raise explain_failure(str(error)) from error
 
 
 def stop_query(query: StreamingQuery) -> None:

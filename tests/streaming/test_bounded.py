@@ -1,0 +1,61 @@
+"""Input with an end, from a file: what is counted, what is said."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from uniques.apps import count
+from uniques.runtime.signals import StopSignal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+EVENT = '{"ts":1468244384,"uid":"a"}\n'
+MILLISECONDS = '{"ts":1468244384000,"uid":"a"}\n'
+ALL_REJECTED = "{0} of {0} records were rejected, {0} of them as {1}: "
+
+
+@pytest.mark.parametrize(
+    ("lines", "windows", "rejected", "hint"),
+    [
+        ("", 0, {}, None),
+        ("x\n", 0, {"not_json": 1}, ALL_REJECTED.format(1, "not_json") + "events are JSON objects, one a record;"),
+        (MILLISECONDS * 2, 0, {"bad_ts": 2}, ALL_REJECTED.format(2, "bad_ts") + "ts is a whole number; --ts-unit ms,"),
+        (EVENT + MILLISECONDS, 1, {"bad_ts": 1}, None),
+        (
+            EVENT + "{}\n" + MILLISECONDS * 2,
+            1,
+            {"missing_ts": 1, "bad_ts": 2},
+            "3 of 4 records were rejected, 2 of them",
+        ),
+    ],
+    ids=["empty", "rubbish", "milliseconds", "half", "most"],
+)
+def test_input_with_few_or_no_events_ends_with_its_account_and_says_which_flag_helps(
+    spark: SparkSession,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    lines: str,
+    windows: int,
+    rejected: dict[str, int],
+    hint: str | None,
+) -> None:
+    (tmp_path / "events.jsonl").write_text(lines)
+    flags = ["--input", str(tmp_path / "events.jsonl"), "--output", "-", "--counter", "exact"]
+    with caplog.at_level("INFO", "uniques"):
+        count.run(spark, count.parse_settings([*flags, "--summary", str(tmp_path / "summary")]), StopSignal())
+    assert len(capsys.readouterr().out.splitlines()) == windows
+    summary = json.loads((tmp_path / "summary").read_text())
+    assert summary["read"] == lines.count("\n")
+    assert summary["rejected_by_reason"] == rejected
+    assert summary["counted"] == summary["read"] - sum(rejected.values())
+    assert summary["exact"]
+    if hint:
+        assert caplog.messages[-1].startswith(f"warning: {hint}")
+    else:
+        assert caplog.messages[-1].startswith("summary: ")
