@@ -134,7 +134,7 @@ def test_out_of_memory_ends_with_a_line_that_says_what_to_give(tmp_path: Path) -
     assert done.returncode == 52
     assert "OutOfMemoryError" in done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("unique_users: error: ")]
-    assert said == [
-        "unique_users: error: Spark's JVM ended: out of memory (then spark-submit ends with status 52), or killed; give "
-        "it more memory (spark-submit --driver-memory 2g), or lower --max-offsets-per-trigger"
-    ]
+    assert len(said) == 1
+    assert "out of memory" in said[0]
+    assert "--driver-memory" in said[0]
+    assert "--max-offsets-per-trigger" in said[0]
