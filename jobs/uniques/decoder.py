@@ -1,12 +1,12 @@
-"""The fast JSON parser: reads ordinary events from their bytes; every other record is left to Spark's own parser.
+"""The fast JSON parser: reads ordinary events from their bytes, and leaves every other record to Spark's own parser.
 
-What is an event is decided in one place, `events.parse_events`: this parser answers only where it is certain that
-Spark's would say the same, an object with `ts` a time and `uid` a string that is not empty. Whatever else a record
-holds, it says nothing, and Spark parses that record; so both ways count the same, and reject it for the same reason.
+`events.parse_events` alone decides what an event is. This parser answers only where it is certain that Spark's parser
+gives the same answer: for an object with a time in `ts` and a string in `uid` that is not empty. For any other record
+it returns null, and Spark parses the record. So both parsers count and reject the same records, for the same reasons.
 
-Spark's `from_json` turns a record into characters before its parser, Jackson, sees it. Here Jackson reads the bytes, in
-a Java function, `EventDecoder.java`, that Janino compiles when the job starts: both are part of every Spark, so there
-is no jar to build or to carry along.
+Spark's `from_json` turns a record into characters before its parser, Jackson, reads it. Here Jackson reads the bytes,
+in a Java function (`EventDecoder.java`) that Janino compiles when the job starts. Jackson and Janino are part of every
+Spark, so there is no jar to build or to carry along.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def send_decoder(spark: SparkSession, ts_unit: str = "s") -> Callable[[Column], 
     name = f"uniques_decode_{ts_unit}"
     try:
         register_decoder(spark, gateway.jvm, name, largest_ts(ts_unit))
-    # py4j takes the name of a class that it may not load for that of a package, and a package can't be called.
+    # py4j takes a class that it may not load for a package, and a package can't be called: hence TypeError.
     except (Py4JError, PySparkException, TypeError, OSError) as error:
         message = " ".join(str(error).split("\n\tat ")[0].splitlines()[:2])
         raise UsageError(f"--json-parser bytes: this Spark takes no Java function: {message}") from error
@@ -60,9 +60,9 @@ def send_decoder(spark: SparkSession, ts_unit: str = "s") -> Callable[[Column], 
 def register_decoder(spark: SparkSession, jvm: Any, name: str, largest: int) -> None:
     """Compiles the function, has Spark send it to its executors, and names it in the session."""
     folder = Path(tempfile.mkdtemp(prefix="uniques-"))
-    # Executors fetch it when they start, at any time.
+    # Executors fetch the jar whenever they start, so it stays until the job ends.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # A name of its own, because Spark takes no two jars of one name.
+    # Spark accepts no two jars of the same name.
     jar = folder / f"{folder.name}.jar"
     with zipfile.ZipFile(jar, "w") as archive:
         for class_name, code in compile_decoder(jvm).items():

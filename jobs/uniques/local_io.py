@@ -26,7 +26,7 @@ def open_input(path: str) -> Iterator[str]:
     if path != "-":
         yield path
         return
-    # Spark reads files, not pipes; the copy costs disk space, not memory.
+    # Spark reads files, not pipes. The copy takes disk space, not memory.
     with tempfile.TemporaryDirectory(prefix="unique-users-") as folder:
         copy = Path(folder) / "stdin.jsonl"
         with open_stdin() as source, copy.open("wb") as target:
@@ -37,7 +37,7 @@ def open_input(path: str) -> Iterator[str]:
 def open_stdin() -> IO[bytes]:
     """Standard input of whoever started the job; raises UsageError where it can't be had.
 
-    spark-submit keeps it to itself and gives Python an empty one, so under it the parent's is opened.
+    spark-submit gives Python an empty standard input, so under it the parent's is opened.
     """
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return sys.stdin.buffer
@@ -50,7 +50,7 @@ def open_stdin() -> IO[bytes]:
 def read_lines(spark: SparkSession, path: str) -> DataFrame:
     """The lines of a file or folder, `.gz` too, as `value` STRING; raises UsageError when there is none."""
     try:
-        # Only a line feed ends a line, as when the file is loaded into Kafka line by line.
+        # Only a line feed ends a line, as in the tools that load files into Kafka.
         return spark.read.text(path, lineSep="\n").select("value")
     except AnalysisException as error:
         raise UsageError(f"--input {path}: {str(error).splitlines()[0]}") from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 COUNTERS = ("approx_count_distinct", "hll_sketch", "exact")
-# ISO 8601 in UTC, whatever the session's time zone is.
+# ISO 8601 in UTC, independent of the session's time zone.
 UTC_FORMAT = {"timeZone": "UTC", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss'Z'"}
 
 
@@ -42,10 +42,10 @@ class Counter:
         counted = {
             "approx_count_distinct": F.approx_count_distinct("uid", self.rsd),
             "hll_sketch": normalize_sketch(F.hll_sketch_agg("uid", self.lg_k)),
-            # A stream has no COUNT(DISTINCT).
+            # Spark has no COUNT(DISTINCT) on a stream.
             "exact": F.collect_set("uid"),
         }[self.name]
-        # Equal aggregates are one in Spark: a sketch that is also the counter is not made twice.
+        # Spark computes equal aggregates once, so a sketch that is also the counter is not made twice.
         sketches = [normalize_sketch(F.hll_sketch_agg("uid", self.lg_k)).alias("sketch")] if self.with_sketch else []
         return [counted.alias("counted"), *sketches]
 
@@ -70,12 +70,13 @@ def count_unique_users(
     Takes `event_time` TIMESTAMP and `uid` STRING. Returns a row a window `[window_start, window_end)`: both
     TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, as exact as `counter` is; `events` BIGINT, exact; and with
     `counter.with_sketch` `sketch` BINARY. Rows with a null `uid` are punctuation: they move the watermark and are not
-    counted. On a stream a window is open until the watermark, `watermark` behind the largest event time seen, passes
-    its end; events that come later are dropped. On a static frame `watermark` means nothing.
+    counted. On a stream a window is open until the watermark, `watermark_seconds` behind the largest event time seen,
+    passes its end; events that come later are dropped. A static frame has no watermark. Raises ValueError for a
+    duration that is none.
     """
     return (
         events.withWatermark("event_time", to_interval(watermark_seconds))
-        # As a plain `uid IS NOT NULL` Spark would push it below the watermark, which punctuation then never reached.
+        # Spark would push a plain `uid IS NOT NULL` below the watermark, and punctuation would never reach it.
         .where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
         .groupBy(F.window("event_time", to_interval(window_seconds, minimum=1)))
         .agg(*counter.aggregates(), F.count(F.lit(1)).alias("events"))
@@ -117,8 +118,8 @@ def hll_error(rsd: float) -> float:
 def make_records(counts: DataFrame, counter: Counter, final: bool) -> DataFrame:
     """Turns rows of `count_unique_users` into Kafka records: `key` STRING, the window's start; `value` STRING, JSON.
 
-    The value repeats nothing that depends on the batch, so a replayed batch writes equal records. `final` says that
-    no other record for the same window follows. A sketch is in base64.
+    The value holds nothing that depends on the batch, so a replayed batch writes equal records. `final` says that no
+    other record for the window follows. A sketch is in base64.
     """
     return counts.select(
         F.to_csv(F.struct("window_start"), UTC_FORMAT).alias("key"),

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame, Observation
 
-# `ts` as STRING: a BIGINT field would turn "1468244384" (quoted) into null. Only the fields that are needed, because
-# parsing is what costs.
+# `ts` is a STRING, because a BIGINT field turns the quoted "1468244384" into null. Only the fields that are needed,
+# because parsing is the largest cost.
 EVENT_SCHEMA = "ts STRING, uid STRING, malformed STRING"
 
-# By default Spark also takes single quotes and NaN, which are no JSON.
+# By default Spark also accepts single quotes and NaN, which are not JSON.
 STRICT_JSON = {
     "columnNameOfCorruptRecord": "malformed",
     "allowSingleQuotes": "false",
     "allowNonNumericNumbers": "false",
 }
 
-# Why a record is no countable event, in order of precedence: the list is closed, README explains each.
+# Why a record is no countable event, in order of precedence. No other reasons exist; docs/reference explains each.
 REJECT_REASONS = (
     "tombstone",
     "invalid_utf8",
@@ -43,7 +43,7 @@ REJECT_REASONS = (
     "outside_range",
 )
 
-# Year 10000 and later is no plausible time in seconds (milliseconds of today are), and Python can't show it.
+# The end of the year 9999 in seconds. Later times are not plausible (milliseconds are), and Python can't show them.
 MAX_TS_SECONDS = 253_402_300_799
 TS_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MAX_LONG = 2**63 - 1
@@ -53,7 +53,7 @@ SCALAR = (
     r"""^[ \t\r\n]*("([^"\\]|\\.)*"|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null)([ \t\r\n,\]}]|$)"""
 )
 
-# Most distinct windows in a batch that are accounted exactly: 7 days of minutes.
+# The accounting is exact for so many distinct windows in a batch: 7 days of minutes.
 MAX_WINDOWS_A_BATCH = 10_000
 
 
@@ -73,7 +73,7 @@ def parse_events(
     `decode` is what `decoder.send_decoder` returns, a faster parser for ordinary events; it changes no row.
     Raises ValueError for a duration that is none.
     """
-    # try_ functions and a range check: an ANSI error, or a time no timestamp can hold, would end the query.
+    # An ANSI error, or a time that no timestamp holds, would end the query: hence try_ functions and a range check.
     ts = F.expr("try_cast(event.ts AS BIGINT)")
     ts_read, uid = F.when(ts.between(0, largest_ts(ts_unit)), ts), F.col("event.uid")
     if decode is None:
@@ -81,7 +81,7 @@ def parse_events(
     else:
         decoded, left = F.col("decoded"), "left_to_spark"
         parsed = records.withColumn("decoded", decode(F.col("value").cast("binary")))
-        # Not the value itself: nothing need carry that on once it is decoded.
+        # Null once decoded, so that Spark need not carry the value any further.
         parsed = parsed.withColumn(left, F.when(decoded.isNull(), F.col("value")))
         ts_read, uid = F.coalesce("decoded.ts", ts_read), F.coalesce("decoded.uid", uid)
     text = F.col(left).cast("string")
@@ -93,7 +93,7 @@ def parse_events(
         .when(F.col("event.ts").isNull(), "missing_ts")
         .when(F.col("ts_read").isNull(), "bad_ts")
         .when(F.col("event.uid").isNull() | (F.col("event.uid") == ""), "missing_uid")
-        # The parser puts U+FFFD for bytes that are no UTF-8: in `uid` they would make different users one.
+        # The parser replaces bytes that are not UTF-8 with U+FFFD, which would make different users one.
         .when(F.col("event.uid").contains("\ufffd") & ~is_valid_utf8(text), "invalid_utf8")
     )
     if decode is not None:
@@ -142,13 +142,13 @@ def is_valid_utf8(text: Column) -> Column:
 
 
 def explain_malformed(text: Column) -> Column:
-    """Why a value that is no JSON object is none; evaluated for such values only."""
+    """The reject reason of a value that is no JSON object."""
     is_json = F.from_json(text, "ARRAY<STRING>", STRICT_JSON).isNotNull() | text.rlike(SCALAR)
     return F.when(~is_valid_utf8(text), "invalid_utf8").when(is_json, "not_an_object").otherwise("not_json")
 
 
 def limit_events(parsed: DataFrame, start_time: int | None, end_time: int | None) -> DataFrame:
-    """Rejects the countable events of `parse_events` outside `[start_time, end_time)`: unix seconds, or None."""
+    """Rejects the countable events of `parse_events` outside `[start_time, end_time)`, unix seconds; None: no limit."""
     inside = F.lit(True)
     if start_time is not None:
         inside &= F.col("event_time") >= F.timestamp_seconds(F.lit(start_time))
@@ -173,19 +173,19 @@ def observe_events(
     `windows` STRING, JSON `[{"x":…,"y":…}]` (before Spark 4.1 Python gets no arrays from an observation): how many rows
     (y) were rejected for the reason with index x, and how many accepted ones belong to the window that ends at second
     x. These histograms are exact as long as no more distinct x occur than they have bins (Spark's NumericHistogram
-    merges bins only then). Without `window_seconds`,
-    where nothing can be late, `windows` is null: a batch of history with a window an event would keep it busy.
+    merges bins only then). Without `window_seconds` `windows` is null: where nothing can be late it is not needed, and
+    in history with few events a window it is slow.
 
-    The observation is also a barrier: without it Spark pushes the filters that follow below the parse, and parses
-    every record twice.
+    The observation also keeps Spark from pushing the filters that follow below the parse, where they would have every
+    record parsed twice.
     """
-    # As an expression: Spark 3.5 takes no column as the value to look for.
+    # An SQL expression, because array_position of Spark 3.5 takes no column to look for.
     reasons = ", ".join(f"'{reason}'" for reason in REJECT_REASONS)
     code = F.expr(f"if(reject_reason IS NULL, NULL, array_position(array({reasons}), reject_reason))")
     windows = F.lit(None).cast("string")
     if window_seconds is not None:
         end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
-        # DOUBLE, because for integers Spark cuts the fractions that merging leaves, and is off by one.
+        # DOUBLE: for integers Spark cuts off the fractions that merging leaves, and is then off by one.
         windows = F.to_json(F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH)))
     arrival = F.unix_millis("timestamp") if "timestamp" in parsed.columns else F.lit(None).cast("bigint")
     return parsed.observe(
@@ -203,8 +203,8 @@ def accept_events(parsed: DataFrame) -> DataFrame:
 
 
 def reject_events(parsed: DataFrame) -> DataFrame:
-    """Keeps the faulty records of `parse_events`, with all their columns and `reject_reason`.
+    """Keeps the rejected records of `parse_events`, with all their columns and `reject_reason`.
 
-    An event outside the range that was asked for is no fault.
+    Events outside the range that was asked for are left out: nothing is wrong with them.
     """
     return parsed.where(F.col("reject_reason").isNotNull() & (F.col("reject_reason") != "outside_range"))

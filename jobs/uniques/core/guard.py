@@ -1,10 +1,11 @@
 """The neighbour guard: which timestamps are implausible beside their neighbours in a Kafka partition.
 
-For history that was loaded lately, where the arrival time says nothing. Only leads are dangerous: an event ahead of
-its time moves the watermark, and what follows it is dropped as late. Keeps no state: a batch is validated by itself.
+For history that was loaded lately, where the arrival time says nothing about the event time. Only an event ahead of
+its time does harm: it moves the watermark, and the events behind it are dropped as late. The guard keeps no state: it
+looks at one batch at a time.
 
-Needs numpy and pyarrow, on the driver and on the executors; nothing else in this package does, so it is imported only
-when asked for.
+It needs numpy and pyarrow, on the driver and on the executors. Nothing else in this package does, so import it only
+where the guard is asked for.
 """
 
 from __future__ import annotations
@@ -32,36 +33,36 @@ Verdicts = Iterator[pa.Array]
 
 REASON = "ts_implausible"  # one of events.REJECT_REASONS
 
-SKEW_SECONDS = 300  # so far the clocks of producers and brokers may be apart
-DISORDER_SECONDS = 5  # so far apart neighbours are in a healthy stream
+SKEW_SECONDS = 300  # how far the clocks of producers and brokers may be apart
+DISORDER_SECONDS = 5  # how far apart neighbours are in a healthy stream
 MAX_GAP_SECONDS = 90 * 86_400
 
-NEIGHBOURS = 32  # looked at on either side
-SUPPORT = 8  # so many of them that reach an event's time make it plausible
-CONTRADICTIONS = 8  # so many behind it that go on as if it had not been there make it implausible
-TAIL_NEIGHBOURS = 256  # looked at before an event that too few follow
-COMPANY = 4  # so many events beside a leap are no coincidence of flipped ones: it is a real one
+NEIGHBOURS = 32  # how many events are compared on either side
+SUPPORT = 8  # how many neighbours must reach an event's time to make it plausible
+CONTRADICTIONS = 8  # how many events behind it must go on below its time to make it implausible
+TAIL_NEIGHBOURS = 256  # how many events before it are compared at the end of a batch
+COMPANY = 4  # so many events that leap together are no flips: the leap is real
 
-NOTHING = -(2**62)  # stands where there is no neighbour; far below any time, and safe to subtract from
-NO_ARRIVAL = 2**62  # stands where the arrival is unknown: no event is ahead of it, or near it
-BLOCK = 8_192  # suspects validated at once, which bounds memory
+NOTHING = -(2**62)  # in place of a missing neighbour: below any time, and safe to subtract from
+NO_ARRIVAL = 2**62  # in place of an unknown arrival: no event is ahead of it, or near it
+BLOCK = 8_192  # how many suspects are compared at once, which bounds memory
 
 
 def guard_events(validated: DataFrame, max_future_seconds: int | None = 0) -> DataFrame:
     """Rejects, as `ts_implausible`, events of `events.parse_events` that are far ahead of their neighbours.
 
     Rows and columns stay; `event_time` and `uid` of what is rejected become null. Neighbours are the accepted events of
-    the same task, which is an offset range of one Kafka partition, in order. Where there is an arrival time
-    (`timestamp`, as Kafka's source gives it), it decides as `find_implausible` says, and events may be ahead of it by
-    `max_future_seconds`, or by SKEW_SECONDS when that is more; None: it is not to be trusted, and not asked.
+    the same task, which is an offset range of one Kafka partition, in order. An arrival time (`timestamp`, as Kafka's
+    source gives it) is used as `find_implausible` says: events may be ahead of it by `max_future_seconds`, or by
+    SKEW_SECONDS when that is more. With None the arrival time is not used.
     """
     skew_seconds = max(max_future_seconds or 0, SKEW_SECONDS)
 
     def validate(columns: Columns) -> Verdicts:
         return validate_task(columns, skew_seconds)
 
-    # The batches of a task in one call; only two numbers an event go to Python, all other columns wait in the JVM.
-    # Spark calls a function that it takes for deterministic again for a filter above, with fewer neighbours.
+    # One call sees all batches of a task. Only two numbers an event go to Python; other columns stay in the JVM.
+    # Spark repeats a deterministic function for a filter above it, and the function would see fewer neighbours there.
     find = F.arrow_udf(validate, "boolean").asNondeterministic()  # type: ignore[attr-defined]  # left out of its stubs
     arrival = F.lit(None).cast("bigint")
     if max_future_seconds is not None and "timestamp" in validated.columns:
@@ -79,9 +80,9 @@ def guard_events(validated: DataFrame, max_future_seconds: int | None = 0) -> Da
 
 
 def validate_task(columns: Columns, skew_seconds: int) -> Verdicts:
-    """Judges the events of one task: (unix seconds, arrival in unix seconds) in, whether implausible out.
+    """Compares the events of one task: (unix seconds, arrival in unix seconds) in, whether implausible out.
 
-    Rows without a time are no events, and no neighbours. Takes some 60 bytes an event until the last one is read.
+    Rows without a time are neither events nor neighbours. Keeps about 60 bytes an event until the last one is read.
     """
     batches = list(columns)
     if not batches:
@@ -100,17 +101,17 @@ def validate_task(columns: Columns, skew_seconds: int) -> Verdicts:
 def find_implausible(ts: Seconds, arrival: Seconds | None = None, skew_seconds: int = SKEW_SECONDS) -> Flags:
     """Flags the events of one task, in offset order, whose `ts` (seconds) is implausibly far ahead of their neighbours.
 
-    An event is supported, and so kept, when SUPPORT of the NEIGHBOURS before it, or of those behind it, reach its `ts`,
-    less DISORDER_SECONDS. (Followers in the same batch that reach a flipped `ts` also make it harmless: the watermark
-    moves between batches.) One without support is implausible when
+    An event is supported, and kept, when SUPPORT of the NEIGHBOURS before it, or of those behind it, reach its `ts`
+    less DISORDER_SECONDS. (Events behind it in the same batch that reach a flipped `ts` make it harmless: the watermark
+    moves between batches.) An event without support is implausible in two cases:
 
-    - CONTRADICTIONS of those behind it (and 5 more for each one that supports it) continue where those before it had
-      stopped, as if it had not been there; or,
-    - where a batch ends too early to tell, it stands where one flipped bit takes the time that was due, by a leap far
-      larger than the pauses of the events around it, or is more than MAX_GAP_SECONDS ahead of them.
+    - CONTRADICTIONS of the events behind it (and 5 more for each one that supports it) continue where the events before
+      it stopped.
+    - The batch ends too early to tell, and the event is where one flipped bit would put the expected time, by a leap
+      far larger than the pauses around it; or it is more than MAX_GAP_SECONDS ahead.
 
-    `arrival` (seconds; NO_ARRIVAL where unknown) is an upper bound, and a proof: events more than `skew_seconds` ahead
-    of it are implausible, those within `skew_seconds` of it, as in a live stream, are not.
+    `arrival` (seconds; NO_ARRIVAL where unknown) overrules this: an event more than `skew_seconds` ahead of its arrival
+    is implausible, and one within `skew_seconds` of it, as in a live stream, is not.
     """
     flags = np.zeros(len(ts), np.bool_)
     padding = np.full(NEIGHBOURS, NOTHING)
@@ -133,9 +134,9 @@ def find_implausible(ts: Seconds, arrival: Seconds | None = None, skew_seconds: 
 
 
 def find_suspects(ts: Seconds, padded: Seconds) -> NDArray[np.intp]:
-    """Indices of the events that lead one of the SUPPORT behind them, or stand at the end; all others are supported.
+    """Indices of the events that are ahead of one of the SUPPORT events behind them, or at the end of the task.
 
-    `padded` is `ts` with NEIGHBOURS times NOTHING on either side. It is all that most events cost.
+    All others are supported, and need no further work. `padded` is `ts` with NEIGHBOURS times NOTHING on either side.
     """
     lowest = padded[NEIGHBOURS + 1 : NEIGHBOURS + 1 + len(ts)].copy()
     for step in range(2, SUPPORT + 1):
@@ -151,7 +152,7 @@ def weigh_neighbours(ts: Seconds, before: Seconds, after: Seconds) -> tuple[Flag
     reached = (ts - DISORDER_SECONDS)[:, None]
     supporting_before, supporting_after = (before >= reached).sum(axis=1), (after >= reached).sum(axis=1)
     due = np.partition(before, -SUPPORT, axis=1)[:, -SUPPORT, None]
-    # Nearer to where the events before it had stopped than to itself; late ones, below that, say nothing.
+    # Events behind it contradict it when they are nearer to where the events before it stopped; late ones don't count.
     stop = np.where(before < reached, before, NOTHING).max(axis=1, keepdims=True)
     halfway = np.where(due > NOTHING, (stop + ts[:, None]) // 2, reached)
     contradicting = (after > NOTHING) & (after >= due - DISORDER_SECONDS) & (after < np.minimum(halfway, reached))
@@ -163,16 +164,16 @@ def leaps_by_a_bit(ts: int, before: Seconds, after: Seconds) -> bool:
     """Whether `ts`, which too few events follow, is a leap that one flipped bit explains best."""
     others = np.sort(np.concatenate([before, after]))
     if len(others) <= SUPPORT:
-        return False  # too little to go by
+        return False  # too few events to tell
     if others[-COMPANY] < ts - MAX_GAP_SECONDS:
         return True
-    # The third largest pause, of the later half, because late events stand in the other.
+    # The third largest pause of the later half; late events are in the earlier one.
     pauses = np.sort(np.diff(others[len(others) // 2 :]))
     if len(pauses) <= SUPPORT:
         return False
     pause = int(pauses[-3])
     bits = [1 << position for position in range(ts.bit_length()) if ts >> position & 1]
-    for company in range(COMPANY):  # that many others may have leapt along
+    for company in range(COMPANY):  # so many other events may have leapt too
         top, foot = int(others[-1 - company]), int(others[-company]) if company else ts
         if min(foot, ts) - top <= DISORDER_SECONDS + 4 * pause:
             continue
@@ -183,5 +184,5 @@ def leaps_by_a_bit(ts: int, before: Seconds, after: Seconds) -> bool:
     return False
 
 
-# Executors need not have this package: it is sent along, where other modules are only named.
+# Executors need not have this package: cloudpickle sends the module itself.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
