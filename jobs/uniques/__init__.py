@@ -1,6 +1,8 @@
-"""Unique users per window, as `DataFrame -> DataFrame` functions between a Kafka source and a Kafka sink.
+"""Unique users per window of event time, Kafka to Kafka, on Spark Structured Streaming.
 
-Data flows one way: `events` (parse, accept), `counts` (window, count, record), with `kafka` at both edges.
+Each package imports only from those below it: `apps` (the two jobs), `runtime` (session, signals, listeners), `state`
+(what is kept beside a checkpoint), `kafka`, `tables`, `local_io` and `decoder` (the edges), `core` (counting, as
+`DataFrame -> DataFrame` functions), `errors` and `times`.
 """
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """The counters and gauges of both jobs for Prometheus; needs the package prometheus_client, on the driver only.
 
-Names and labels are stable: README lists them, and the dashboard and alerts in `docker/monitoring/` use them.
+Names and labels are stable: docs/reference lists them, and the dashboard and alerts in `docker/monitoring/` use them.
 """
 
 from __future__ import annotations
