@@ -98,8 +98,8 @@ def test_a_checkpoint_made_with_other_parameters_is_refused_in_one_line(
     assert str(refused.value) == (
         f"--checkpoint-location {location} was made by version {__version__} with --window 1 minute (now 2 minutes), "
         "--rsd 0.05 (now 0.1), --state-partitions 2 (now 3), --rejects-topic off (now on): give the same, or another "
-        "--checkpoint-location, which starts at --starting-offsets (docs/operate/changes.md says how to switch without a "
-        "gap)"
+        "--checkpoint-location, which starts at --starting-offsets (docs/operate/changes.md says how to switch without "
+        "a gap)"
     )
     assert read_parameters(spark, location) == made_with
     # The watermark may change.
