@@ -17,7 +17,7 @@ export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
 	test-cluster test-connect test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
-	package test-platforms up down docker-test pins sbom licences audit clean
+	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,12 @@ bench-quick: $(INSTALLED) ## the same, small and once, into build/bench-quick/
 bench-late: $(INSTALLED) ## measure what the watermark costs in delay and saves in loss (ARGS="--plot lateness.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/lateness.py $(ARGS)
 
+bench-sketches: $(INSTALLED) ## measure error and size of sketches by --lg-k (ARGS="--help")
+	@PYTHONPATH=tools $(PY) benchmarks/sketches.py $(ARGS)
+
+bench-history: $(INSTALLED) ## count, merge and ask two years of minutes, compared with sets (ARGS="--days 30")
+	@PYTHONPATH=tools $(PY) benchmarks/history.py $(ARGS)
+
 test-rollups: $(INSTALLED) ## test the rollup job on real Delta tables, and kill it 20 times (minutes)
 	@$(PY) -m pytest tests/rollups $(ARGS)
 
@@ -100,6 +106,21 @@ $(VENV)/.connect: $(INSTALLED)
 
 test-connect: $(VENV)/.connect ## test the job as a client of a local Spark Connect server
 	@$(PY) -m pytest tests/connect $(ARGS)
+
+$(VENV)/.docs: $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+reference: $(INSTALLED) ## write the pages of docs/reference/ from the code
+	@$(PY) tools/make_reference.py
+
+docs: reference $(VENV)/.docs ## write the reference pages, execute the notebook, build the documentation into build/site/
+	@$(PY) tools/render_notebook.py
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	@echo "docs: build/site/index.html"
+
+test-docs: $(VENV)/.docs ## execute the notebook, and test the documentation as a built site
+	@$(PY) -m pytest tests/docs $(ARGS)
 
 bench-soak: $(INSTALLED) ## 20 minutes at the highest steady rate: memory, state, checkpoint (ARGS="--minutes 5 --plot soak.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/soak.py $(ARGS)

@@ -60,7 +60,7 @@ FLINK = "apache-flink==2.3.0"
 FLINK_CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
 QUIX = "quixstreams==3.28.1"
 STREAMS = "org.apache.kafka:kafka-streams:4.1.1"
-# As much as Spark gives its driver, and the collector that README advises for so little.
+# As much as Spark gives its driver, and the collector that docs/guides/tuning.md advises for so little.
 COLLECTOR = "-XX:+UseParallelGC"
 JAVA_OPTIONS = ("-Xmx1g", COLLECTOR)
 
@@ -105,7 +105,7 @@ AWKWARD: dict[str, Callable[[Settings], Settings]] = {
     FLIPPED: lambda settings: settings,
 }
 
-# What each engine's program here does; a reader can check every word in `others/` and in the job's README.
+# What each engine's program here does; a reader can check every word in `others/` and in the job's documentation.
 FEATURES = (
     ("", JOB_NAME, PLAIN_NAME, QUIX_NAME, FLINK_NAME, STREAMS_NAME),
     (

@@ -1,6 +1,6 @@
 """Draws the Grafana dashboard as a picture, from a Prometheus, without Grafana.
 
-    python tools/draw_dashboard.py --prometheus http://localhost:9090 --minutes 15 --output docs/dashboard.png
+    python tools/draw_dashboard.py --prometheus http://localhost:9090 --minutes 15 --output docs/operate/dashboard.png
 
 The panels, their queries, places, units and thresholds are those of docker/monitoring/dashboards/unique_users.json;
 only the drawing is not Grafana's.

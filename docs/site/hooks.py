@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOK = ROOT / "build" / "notebook"
+# Where `tools/render_notebook.py` leaves it; tests have a folder of their own.
+NOTEBOOK = Path(os.environ.get("NOTEBOOK", ROOT / "build" / "notebook"))
 INCLUDE = re.compile(r"<!-- include (\S+) -->.*?<!-- end -->", re.DOTALL)
 
 

@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_in_a_batch_changes_no_result(
     events = make_events(events=24_000, rate=100)  # four minutes
     source, sink = new_topic("in", 2), new_topic("out")
     load_lines((event.line for event in events), broker.bootstrap_servers, source)
-    # Nothing of the checkout beside the script: driver and executors get the package as README says.
+    # Nothing of the checkout beside the script: driver and executors get the package as the documentation says.
     script = Path(shutil.copy(ROOT / "jobs" / "unique_users.py", tmp_path))
     package = tmp_path / "uniques.zip"
     with ZipFile(package, "w") as archive:

@@ -168,7 +168,7 @@ def test_windows_left_open_are_carried_into_the_next_run(
     assert first["counted"] == exact["2016-07-11T13:39:00Z"]
 
     load_lines((event.line for event in events[900:]), broker.bootstrap_servers, source)
-    # Flags that README says may change on a checkpoint do.
+    # Flags that the documentation says may change on a checkpoint do.
     changed = ["--watermark", "7 seconds", "--max-age", "36500 days", "--max-offsets-per-trigger", "100"]
     guard = "neighbours" if hasattr(functions, "arrow_udf") else "arrival"
     job.run(*flags, *changed, "--timestamp-guard", guard)

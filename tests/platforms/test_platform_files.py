@@ -121,7 +121,7 @@ def test_emr_gets_the_connector_of_its_own_spark() -> None:
     serverless = shlex.split(read_serverless()["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"])
     packages = serverless[serverless.index("--packages") + 1]
     assert f"--packages={packages}" in read_step()
-    runbook = (ROOT / "docs" / "emr.md").read_text()
+    runbook = (ROOT / "docs" / "deploy" / "emr.md").read_text()
     assert packages in runbook
     # Serverless and EC2 start the same release from the same place.
     assert serverless[serverless.index("--py-files") + 1] == next(

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from support import InProcess
 
 START = 1468244340  # 2016-07-11T13:39:00Z
-SQL = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = [ROOT / "docs" / "guides" / name for name in ("ranges.md", "history.md")]
+SQL = [re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)[0] for page in PAGES]
 Minute = tuple[int, list[str]]
 
 
@@ -102,7 +103,7 @@ class Rollups:
         rollup.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
 
     def ask(self, sql: str) -> list[Any]:
-        """The rows of a query on the README's tables."""
+        """The rows of a query on the documentation's tables."""
         for name in ("minutes", "rollups"):
             sql = sql.replace(f"`tables/{name}`", f"`{self.tables[self.tables.index(f'--{name}-table') + 1]}`")
         return self._spark.sql(sql).collect()
@@ -188,7 +189,7 @@ def test_tables_and_topic_follow_the_minutes_whatever_comes_twice(
     assert answer["between"]["rows"] == {"hour": 1, "minute": 21}
     assert abs(answer["in_both"] - len(exact[0] & exact[1])) <= 3 * answer["standard_error_at_most"]
 
-    # The SQL of the README gives the same for this range, and finds the minutes that stand alone.
+    # The SQL of the documentation gives the same for this range, and finds the minutes that stand alone.
     row = rollups.ask(SQL[0])[0]
     assert (row.unique_users, row.events) == (answer["between"]["unique_users"], answer["between"]["events"])
     lonely = [ts for ts, _ in minutes if ts > START + 3600]

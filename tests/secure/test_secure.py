@@ -1,4 +1,4 @@
-"""Kafka with TLS, SASL/SCRAM and ACLs: the job works with the rights README names, and no secret gets out."""
+"""Kafka with TLS, SASL/SCRAM and ACLs: the job works with the documented rights, and no secret gets out."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ TOPICS = {"in": 2, "out": 1, "rejects": 1}
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[KafkaBroker]:
-    """A broker whose user `job` has the rights that README names, and whose user `reader` may write nowhere."""
+    """A broker whose user `job` has the documented rights, and whose user `reader` may write nowhere."""
     with KafkaBroker(secure=True) as running:
         for topic, partitions in TOPICS.items():
             running.create_topic(topic, partitions)
         add_user(running.bootstrap_servers, "job", PASSWORD)
-        for right in readme_acls():
+        for right in documented_acls():
             allow(running.bootstrap_servers, "job", *right)
         add_user(running.bootstrap_servers, "reader", PASSWORD)
         for topic in TOPICS:
@@ -56,9 +56,11 @@ def broker() -> Iterator[KafkaBroker]:
         yield running
 
 
-def readme_acls() -> Iterator[tuple[str, str, str, bool]]:
-    """What the `kafka-acls` commands of README allow the user `job`, as `allow` takes it."""
-    for command in re.findall(r"^kafka-acls (?:.*\\\n)*.*$", (ROOT / "README.md").read_text(), re.MULTILINE):
+def documented_acls() -> Iterator[tuple[str, str, str, bool]]:
+    """What the `kafka-acls` commands of the documentation allow the user `job`, as `allow` takes it."""
+    for command in re.findall(
+        r"^kafka-acls (?:.*\\\n)*.*$", (ROOT / "docs" / "deploy" / "security.md").read_text(), re.MULTILINE
+    ):
         words = shlex.split(command.replace("\\\n", " "), comments=True)
         flags = list(pairwise(words))
         assert ("--allow-principal", "User:job") in flags

@@ -20,7 +20,7 @@ from uniques.state.accounting import Accounting
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 T = 1468244384
 GOOD = b'{"ts":1468244384,"uid":"a"}'
 
@@ -40,13 +40,14 @@ def validate(
 
 
 def read_table() -> dict[str, tuple[bytes | None, str]]:
-    """README's table of records: what it is -> (value, what it is counted as)."""
-    rows = re.findall(r"^\| ([^|`]+) \| `(b'.+?|None)` \| (?:counted|`(\w+)`)([^|]*)\|$", README, re.MULTILINE)
+    """The documentation's table of records: what it is -> (value, what it is counted as)."""
+    page = (DOCS / "guides" / "event-format.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+) \| `(b'.+?|None)` \| (?:counted|`(\w+)`)([^|]*)\|$", page, re.MULTILINE)
     # The values are Python expressions, because some are as long as a book.
     return {what: (eval(value, {"__builtins__": {}}), reason or "counted") for what, value, reason, _ in rows}
 
 
-def test_every_record_of_the_readme_is_counted_as_it_says(spark: SparkSession) -> None:
+def test_every_record_of_the_documentation_is_counted_as_it_says(spark: SparkSession) -> None:
     table = read_table()
     assert len(table) >= 40
     found = validate(spark, [value for value, _ in table.values()])
@@ -57,11 +58,10 @@ def test_every_record_of_the_readme_is_counted_as_it_says(spark: SparkSession) -
     assert given_reasons == set(REJECT_REASONS) - {"ts_in_future", "ts_too_old", "ts_implausible", "outside_range"}
 
 
-def test_the_readme_explains_every_reason() -> None:
-    assert (
-        tuple(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", README.split("## Events")[1].split("\n## ")[0], re.MULTILINE))
-        == REJECT_REASONS
-    )
+def test_the_documentation_explains_every_reason() -> None:
+    page = (DOCS / "reference" / "reject-reasons.md").read_text()
+    section = page.split("## unique_users.py")[1].split("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", section, re.MULTILINE)) == REJECT_REASONS
 
 
 COUNTABLE = {
