@@ -31,7 +31,7 @@ from uniques.core.rollups import (
 from uniques.kafka.records import make_reject_records
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.metrics import GAUGES, MetricsListener, QueryMetrics, RollupMetrics
-from uniques.state.accounting import Ledger
+from uniques.state.accounting import Accounting
 from uniques.tables import PROPERTIES
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def describe_tables() -> str:
 def describe_metrics() -> str:
     """The metrics of both jobs."""
     registries = CollectorRegistry(), CollectorRegistry()
-    count = MetricsListener(ProgressListener(Ledger()), registries[0])
+    count = MetricsListener(ProgressListener(Accounting()), registries[0])
     rollup = RollupMetrics({"read": 0, "windows": 0, "rollups": 0}, registries[1])
     return (
         "# Metrics\n\nServed for Prometheus with `--metrics-port`: [Metrics](../operate/metrics.md). Names and labels "
