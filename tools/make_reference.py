@@ -210,7 +210,9 @@ def describe_flags(script: str, parser: argparse.ArgumentParser) -> str:
     """The flags of a job, a table for each group."""
     text = (
         f"# Flags of {script}\n\n{parser.description}\n\n`spark-submit jobs/{script} --help` says the same. Spark's "
-        "own settings (memory, cores, master) are spark-submit's flags and `conf/spark-defaults.conf`.\n"
+        "own settings (memory, cores, master) are spark-submit's flags and `conf/spark-defaults.conf`.\n\n"
+        "A `DURATION` is a whole number and a unit: `5 seconds`, `1 minute`, `2 hours`, `1 day`. A `TIME` is ISO 8601, "
+        "such as `2016-07-11T13:39`.\n"
     )
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.dest != "help"]
@@ -243,7 +245,18 @@ def describe_value(action: argparse.Action) -> str:
     if action.choices and not metavar:
         return ", ".join(f"`{choice}`" for choice in action.choices)
     shown = " ".join(metavar) if isinstance(metavar, tuple) else str(metavar)
-    return f"`{shown} …`" if action.nargs == "*" else f"`{shown}`"
+    return f"`{shown} …`" if action.nargs == "*" else f"`{shown}`{describe_limits(action)}"
+
+
+def describe_limits(action: argparse.Action) -> str:
+    """From where to where a number may be, as the flag's type says it when it refuses another."""
+    try:
+        if callable(action.type):
+            action.type("?")
+    except argparse.ArgumentTypeError as refusal:
+        limits = re.search(r" number (from \S+ to \S+)", str(refusal))
+        return f" {limits[1]}" if limits else ""
+    return ""
 
 
 # Records
