@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +37,12 @@ from packages import BROKER_JARS
 if TYPE_CHECKING:
     from types import TracebackType
 
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 180.0  # on a busy machine; a broker that ends while it starts is noticed at once
 STOP_TIMEOUT_SECONDS = 20.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# Below the ports that Linux and macOS give to clients. While a server restarts, a client that looks for it could be
+# given the server's own port, connect to itself, and keep the server from coming back.
+PORTS = range(20_000, 32_768)
 
 # Events and results carry times of the past as record timestamps: with Kafka's 7 days of retention they would vanish.
 PROPERTIES = """\
@@ -68,10 +73,12 @@ class BrokerError(Exception):
 
 
 def find_free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on now."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
+    """A TCP port of PORTS on 127.0.0.1 that nothing listens on now, drawn at random: others look for one too."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as server, suppress(OSError):
+            server.bind(("127.0.0.1", port))
+            return port
 
 
 def create_topics(bootstrap_servers: str, topics: dict[str, int], config: dict[str, str] | None = None) -> list[str]:
