@@ -15,7 +15,7 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch totals test test-faults test-rollups test-secure \
+.PHONY: help install demo kafka topics generate load run watch totals test test-bench test-faults test-rollups test-secure \
 	test-cluster test-connect test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
 	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
 
@@ -62,6 +62,9 @@ totals: $(INSTALLED) ## unique users of every minute, hour, day, … year of FIL
 ##@ Work on it
 test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 for one process)
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-bench: $(INSTALLED) ## test the benchmarks: their arithmetic, and that each makes its chapter and plots out of rows
+	@$(PY) -m pytest tests/bench $(ARGS)
 
 test-faults: $(INSTALLED) ## kill, stop, pause and starve driver, broker, disk and topics; 100 kills (ARGS="--seed 2 --kills 20")
 	@$(PY) -m pytest tests/fault -n $(WORKERS) --dist worksteal $(ARGS)
