@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import Producer
 from generate_events import Settings, generate_events
-from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, utc
+from support import DEADLINE_SECONDS, plain_environment, read_records, submit_command, utc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
@@ -32,6 +34,8 @@ EVENTS_PER_SECOND = 400
 SPEED = 10
 # Six seconds of partitions drifting apart while the broker comes back; no event is late then, whatever batch it is in.
 WATERMARK = "1 minute"
+# Drains what is left and closes all windows; "off" would leave them open.
+FINISH = ("--trigger", "available-now", "--idle-timeout", "1 minute")
 
 
 class Stream:
@@ -79,13 +83,13 @@ class Stream:
         """Ends the stream once the broker has all of it."""
         self._stop.set()
         self._thread.join()
-        assert self._producer.flush(60) == 0
+        assert self._producer.flush(DEADLINE_SECONDS) == 0
 
     def load(self, number: int) -> None:
         """Loads the next events, as fast as it goes; only while the thread does not."""
         for _ in range(number):
             self._send()
-        assert self._producer.flush(60) == 0
+        assert self._producer.flush(DEADLINE_SECONDS) == 0
 
     def exact(self) -> dict[str, tuple[int, int]]:
         """Window start -> (unique users, events), of all that was loaded."""
@@ -125,18 +129,17 @@ class Job:
         self._folder = folder
         self._starts = 0
         self.checkpoint = folder / "checkpoint"
-        self._flags = ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source]
-        self._flags += ["--output-topic", sink, "--checkpoint-location", str(self.checkpoint)]
-        self._flags += ["--window", f"{WINDOW_SECONDS} seconds", "--watermark", WATERMARK, *flags]
+        self.flags = ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source]
+        self.flags += ["--output-topic", sink, "--checkpoint-location", str(self.checkpoint)]
+        self.flags += ["--window", f"{WINDOW_SECONDS} seconds", "--watermark", WATERMARK, *flags]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *flags: str) -> None:
         """Starts it, with more flags perhaps; what it says begins anew."""
-        command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
         self._starts += 1
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, *self._flags, *flags],
+                [*submit_command(), *self.flags, *flags],
                 stderr=log,
                 stdout=subprocess.DEVNULL,
                 cwd=self._folder,
@@ -165,7 +168,7 @@ class Job:
         assert self._process is not None
         return self._process.poll()
 
-    def wait(self, seconds: float = 300) -> int:
+    def wait(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Its exit status, once it has ended by itself."""
         assert self._process is not None
         return self._process.wait(seconds)
@@ -184,10 +187,9 @@ class Job:
 
     def batches(self) -> list[dict[str, str]]:
         """The batches it has told of since it was started: `name=value` of their lines."""
-        parts = [line.partition(" batch=")[2].partition(" |")[0] for line in self.said()]
-        return [dict(pair.split("=", 1) for pair in f"batch={part}".split()) for part in parts if part]
+        return read_batches(self.said())
 
-    def wait_for_batches(self, number: int, seconds: float = 300) -> None:
+    def wait_for_batches(self, number: int, seconds: float = DEADLINE_SECONDS) -> None:
         """Returns once it has told of that many batches since its start; fails when it ends before."""
         deadline = time.monotonic() + seconds
         while len(self.batches()) < number:
@@ -210,12 +212,17 @@ class Job:
                     file.with_name(f".{file.name}.crc").unlink()
 
     def finish(self) -> None:
-        """Works off what is left and closes all windows."""
-        flags = ("--trigger", "available-now", "--idle-timeout", "1 minute")  # "off" would leave windows open
-        self.start(*flags)
+        """Drains what is left and closes all windows."""
+        self.start(*FINISH)
         if self.wait() == 1 and "did not answer" in self.error():
-            self.start(*flags)
+            self.start(*FINISH)
         assert self.wait() == 0, "\n".join(self.said()[-10:])
+
+
+def read_batches(lines: Iterable[str]) -> list[dict[str, str]]:
+    """The batches that log lines tell of: `name=value` of each. A line that is being written does not count yet."""
+    found = (re.search(r"\b(batch=.+) \| total ", line) for line in lines)
+    return [dict(pair.split("=", 1) for pair in match[1].split()) for match in found if match]
 
 
 def wait_until(condition: Any, seconds: float) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-import pyspark
 import pytest
 from load_events import load_lines
 from pyspark.sql import functions
 from support import (
-    ROOT,
-    SPARK_SUBMIT,
+    LOG_IN_JSON,
     InProcess,
     count_exactly,
     make_events,
@@ -23,10 +20,14 @@ from support import (
     needs_state_reader,
     plain_environment,
     read_headers,
+    read_log,
     read_messages,
     read_records,
+    submit_command,
     utc,
+    wait_until,
 )
+from uniques.apps.count import main
 from uniques.errors import JobError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def test_every_event_is_counted_rejected_or_late(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: str, parser: str
 ) -> None:
     # Five minutes, a part of them unreadable, a part two minutes late.
-    events = make_events(events=3_000, rate=10, malformed=0.05, late=0.05, late_by=120)
+    events = make_events(events=1_500, rate=5, malformed=0.05, late=0.1, late_by=120)
     source, sink, rejects = new_topic("in"), new_topic("out"), new_topic("rejects")
     load_lines((event.line for event in events), broker.bootstrap_servers, source)
     summary = tmp_path / "summary.json"
@@ -222,18 +223,15 @@ def test_a_silent_stream_shows_its_last_minute_and_what_comes_after_is_late(
         "100 milliseconds",
     ]
     flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--idle-timeout", "2 seconds"]
-    with job.running(*flags):
-        deadline = time.monotonic() + 60
-        while len(read_messages(broker, sink)) < len(exact) and time.monotonic() < deadline:
-            time.sleep(0.2)
+    with job.running(*flags) as runs:
+        wait_until(lambda: len(read_messages(broker, sink)) >= len(exact), runs)
         assert {key: value["events"] for key, value in read_records(broker, sink)} == exact
         # Nothing but the events stands in the customer's topic.
         assert [message.value() for message in read_messages(broker, source)] == [event.line for event in events]
         load_lines([events[-1].line], broker.bootstrap_servers, source)
         # The next minute is a new window, closed in its turn.
         load_lines([b'{"ts":1468244700,"uid":"next"}'], broker.bootstrap_servers, source)
-        while len(read_messages(broker, sink)) < len(exact) + 1 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_until(lambda: len(read_messages(broker, sink)) > len(exact), runs)
     said = json.loads(summary.read_text())
     assert (said["read"], said["counted"], said["late"], said["in_open_windows"]) == (902, 901, 1, 0)
     records = read_records(broker, sink)
@@ -241,6 +239,7 @@ def test_a_silent_stream_shows_its_last_minute_and_what_comes_after_is_late(
     assert len(records) == len(exact) + 1
 
 
+@pytest.mark.slow
 def test_files_and_standard_input_give_the_records_the_topic_gives(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -262,21 +261,29 @@ def test_files_and_standard_input_give_the_records_the_topic_gives(
     said = json.loads(summary.read_text())
     assert said["read"] == 3_000 == said["counted"] + said["rejected"]
 
-    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
-    command += ["--rsd", "0.05", "--input", "-", "--output", "-"]
-    done = subprocess.run(command, input=lines, capture_output=True, check=False, env=plain_environment())
+    # And as its users start it, with JSON as the layout of all log lines.
+    done = subprocess.run(
+        [*submit_command(*LOG_IN_JSON), "--rsd", "0.05", "--input", "-", "--output", "-"],
+        input=lines,
+        capture_output=True,
+        check=False,
+        env=plain_environment(),
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == expected
+    [(level, message)] = read_log(done.stderr.decode())
+    assert level == "INFO"
+    assert json.loads(message.removeprefix("summary: ")) == said
 
 
-def test_input_that_is_not_there_gets_one_line_and_status_2() -> None:
-    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "unique_users.py")]
-    command += ["--input", "/no/such/file", "--output", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain_environment())
-    said = [line for line in done.stderr.splitlines() if "incubator" not in line]
-    assert done.returncode == 2
-    assert len(said) == 1
-    assert said[0].startswith("unique_users: error: --input /no/such/file: ")
+@pytest.mark.usefixtures("main_in_session")
+def test_input_that_is_not_there_gets_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--input", "/no/such/file", "--output", "-"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("unique_users: error: --input /no/such/file: ")
+    assert said.count("\n") == 1
 
 
 @needs_arrow_udf
@@ -293,40 +300,3 @@ def test_a_package_that_executors_lack_is_named_in_one_line(
         JobError, match=r"^the query failed: executors lack the Python package numpy, which a flag needs[^\n]*$"
     ):
         job.run("--input", str(lines), "--output", "-", "--timestamp-guard", "neighbours")
-
-
-@pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 logs no JSON")
-@pytest.mark.parametrize("there", [True, False])
-def test_all_log_lines_are_json_where_spark_is_told_so(tmp_path: Path, there: bool) -> None:
-    lines = tmp_path / "events.jsonl"
-    if there:
-        lines.write_bytes(b'{"ts":1468244384,"uid":"a"}\nx\n')
-    layouts = f"{ROOT}/conf/log4j2.properties,{ROOT}/conf/log4j2-json.properties"
-    command = [
-        str(SPARK_SUBMIT),
-        "--conf",
-        "spark.ui.enabled=false",
-        "--conf",
-        "spark.log.structuredLogging.enabled=true",
-    ]
-    command += ["--conf", f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={layouts}"]
-    # Deprecated, which Spark itself says in its log.
-    command += ["--conf", "spark.kryoserializer.buffer.mb=1", str(ROOT / "jobs" / "unique_users.py")]
-    done = subprocess.run(
-        [*command, "--input", str(lines), "--output", "-"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=plain_environment(),
-    )
-    said = [json.loads(line) for line in done.stderr.splitlines() if "incubator" not in line]
-    assert {record["level"] for record in said if record["logger"] != "uniques"} == {"WARN"}
-    assert "kryoserializer" in said[0]["msg"]
-    [own] = [record for record in said if record["logger"] == "uniques"]
-    if there:
-        assert (done.returncode, own["level"]) == (0, "INFO")
-        assert json.loads(own["msg"].removeprefix("summary: "))["rejected_by_reason"] == {"not_json": 1}
-        assert json.loads(done.stdout)["unique_users"] == 1
-    else:
-        assert (done.returncode, own["level"]) == (2, "ERROR")
-        assert own["msg"].startswith(f"--input {lines}: ")

@@ -35,8 +35,8 @@ def test_the_metrics_are_the_exact_counts_and_hold_all_that_dashboard_and_alerts
     load_lines([b"", b"[]", b"[]"], broker.bootstrap_servers, source)
     port = find_free_port()
     flags = ["--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(tmp_path / "checkpoint")]
-    with job.running(*flags, "--metrics-port", f"127.0.0.1:{port}", "--idle-timeout", "1 second"):
-        samples = wait_for_metric(port, "unique_users_events_counted_total", good)
+    with job.running(*flags, "--metrics-port", f"127.0.0.1:{port}", "--idle-timeout", "1 second") as runs:
+        samples = wait_for_metric(port, "unique_users_events_counted_total", good, runs)
     exact = count_exactly(events)
     rejected = Counter({"not_json": 1, "not_an_object": 2})
     reasons = samples["unique_users_events_rejected_total"]
