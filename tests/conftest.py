@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kafka_broker import KafkaBroker
 from pyspark.sql import SparkSession
-from support import QUICK_START, InProcess
+from support import QUICK_START, InProcess, settings_of_job
 from uniques.apps.rollup import DELTA_SETTINGS
 
 if TYPE_CHECKING:
@@ -119,10 +119,8 @@ def main_in_session(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Ite
     log = logging.getLogger("uniques")
     monkeypatch.setattr(log, "handlers", list(log.handlers))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    settings = {name: spark.conf.get(name) for name in ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions")}
-    yield
+    with settings_of_job(spark):
+        yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    for name, value in settings.items():
-        spark.conf.set(name, value or "")
     log.propagate = True

@@ -154,6 +154,18 @@ def make_events(**settings: Any) -> list[Event]:
     return list(generate_events(Settings(**{"size": 300, "malformed": 0.01, "users": 4_000, "seed": 3, **settings})))
 
 
+@contextmanager
+def settings_of_job(spark: SparkSession) -> Iterator[None]:
+    """Lets a job change the session's settings, and takes them back: no test may depend on those that ran before."""
+    names = ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions", "spark.sql.streaming.stopTimeout")
+    before = {name: spark.conf.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value or "")
+
+
 class InProcess:
     """Runs the job's pipeline inside the tests' own session."""
 
@@ -165,13 +177,10 @@ class InProcess:
         """Returns when the job has ended by itself, or was stopped."""
         servers = self._broker.bootstrap_servers
         settings = count.parse_settings(["--bootstrap-servers", servers, "--rsd", "0.05", *flags])
-        zone = self._spark.conf.get("spark.sql.session.timeZone")
-        self._spark.conf.set("spark.sql.session.timeZone", "UTC")
-        self._spark.conf.set("spark.sql.shuffle.partitions", settings.running.state_partitions)
-        try:
+        with settings_of_job(self._spark):
+            self._spark.conf.set("spark.sql.session.timeZone", "UTC")
+            self._spark.conf.set("spark.sql.shuffle.partitions", settings.running.state_partitions)
             count.run(self._spark, settings, stop or StopSignal())
-        finally:
-            self._spark.conf.set("spark.sql.session.timeZone", zone or "")
 
     @contextmanager
     def running(self, *flags: str) -> Iterator[Callable[[], bool]]:

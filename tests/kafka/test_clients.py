@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def read_group(broker: KafkaBroker, group: str, topic: str, partitions: int) -> list[int]:
     """The offsets a group has committed, as Kafka's tools see them."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": group})
-    found = consumer.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=10)
+    found = consumer.committed([TopicPartition(topic, partition) for partition in range(partitions)], timeout=60)
     consumer.close()
     return [partition.offset for partition in found]
 
