@@ -31,7 +31,7 @@ def test_the_end_of_a_run_is_awaited_though_spark_tells_of_its_start_late(caplog
     listener.onQueryTerminated(QueryTerminatedEvent(runs[0], runs[0], None, None))
     with caplog.at_level("WARNING", "uniques"):
         listener.wait_until_ended(0.1)
-    assert caplog.messages == ["Spark has not told of the last batches: the summary lacks them"]
+    assert caplog.messages == ["Spark did not report the last batches in time: the summary lacks them"]
     caplog.clear()
     listener.onQueryTerminated(QueryTerminatedEvent(runs[1], runs[1], None, None))
     listener.wait_until_ended(0.1)
