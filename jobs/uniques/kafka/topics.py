@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
     from uniques.kafka.properties import KafkaCluster
 
-# Measured on 2 kB events: Kafka's defaults (1 MiB a partition, 500 records a poll) leave the reader waiting; Spark
-# also shrinks the receive buffer to 64 KiB unless it is set.
+# Measured on 2 kB events: with Kafka's defaults (1 MiB a partition, 500 records a poll) the reader waits; Spark also
+# sets the receive buffer to 64 KiB unless it is given.
 FETCH_PROPERTIES = {
     "max.partition.fetch.bytes": "16777216",
     "fetch.max.bytes": "67108864",
     "max.poll.records": "5000",
     "receive.buffer.bytes": "1048576",
 }
+# What a producer took back is no event. Kafka's own default is read_uncommitted.
+CONSUMER_PROPERTIES = {**FETCH_PROPERTIES, "isolation.level": "read_committed"}
 # Results are few and small; what counts is that none is lost. A rejected event may be as large as the broker took it.
 PRODUCER_PROPERTIES = {
     "acks": "all",
@@ -67,20 +69,23 @@ def read_topic(
 ) -> DataFrame:
     """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
 
-    `starting_offsets` (`earliest`, `latest`), or else `from_time` (the first record that arrived then or later, unix
-    seconds) matters only for a new checkpoint; a batch holds at most `max_offsets_per_trigger` records. Retention that
-    removed unread records ends the query rather than skip them.
+    Only a new checkpoint uses `starting_offsets` (`earliest`, `latest`), or in its place `from_time`: the first record
+    that arrived then or later, unix seconds. A batch advances by at most `max_offsets_per_trigger` offsets. The query
+    fails when retention removed records before they were read.
+
+    Reads committed records only, up to the first transaction that is open, unless the cluster's properties set
+    `isolation.level` to `read_uncommitted`.
     """
     source = (
         spark.readStream.format("kafka")
-        .options(**cluster.options(FETCH_PROPERTIES))
+        .options(**cluster.options(CONSUMER_PROPERTIES))
         .option("subscribe", topic)
         .option("startingOffsets", starting_offsets)
         .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
         .option("failOnDataLoss", "true")
     )
     if from_time is not None:
-        # A partition where nothing arrived since starts at its end.
+        # A partition where nothing arrived since then starts at its end.
         source = source.option("startingTimestamp", from_time * 1000).option(
             "startingOffsetsByTimestampStrategy", "latest"
         )
