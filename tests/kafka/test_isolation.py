@@ -26,8 +26,14 @@ class Transactions:
 
     def __init__(self, broker: KafkaBroker, topic: str) -> None:
         self._topic = topic
-        servers = broker.bootstrap_servers
-        self._producer = Producer({"bootstrap.servers": servers, "transactional.id": f"to-{topic}", "log_level": 0})
+        self._producer = Producer(
+            {
+                "bootstrap.servers": broker.bootstrap_servers,
+                "transactional.id": f"to-{topic}",
+                "transaction.timeout.ms": 600_000,  # on a busy machine too the broker does not end one that is open
+                "log_level": 0,
+            }
+        )
         self._producer.init_transactions(30)
 
     def begin(self, events: Sequence[Event]) -> None:

@@ -66,8 +66,11 @@ def read_topic(
     starting_offsets: str,
     max_offsets_per_trigger: int,
     from_time: int | None = None,
+    with_headers: bool = False,
 ) -> DataFrame:
     """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
+
+    `with_headers` adds `headers`, null for a record that has none; it costs, where records have many.
 
     Only a new checkpoint uses `starting_offsets` (`earliest`, `latest`), or in its place `from_time`: the first record
     that arrived then or later, unix seconds. A batch advances by at most `max_offsets_per_trigger` offsets. The query
@@ -83,6 +86,7 @@ def read_topic(
         .option("startingOffsets", starting_offsets)
         .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
         .option("failOnDataLoss", "true")
+        .option("includeHeaders", with_headers)
     )
     if from_time is not None:
         # A partition where nothing arrived since then starts at its end.
