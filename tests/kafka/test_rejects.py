@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ARRIVAL = 1_468_244_384_123  # 2016-07-11T13:39:44.123Z
 OURS = ["reason", "topic", "partition", "offset", "arrival_time", "timestamp_type"]
-# Bytes that are no UTF-8, no value, an empty one, a name that comes twice, names that the job uses too, one beyond ASCII.
+# Bytes that are no UTF-8, no value, an empty one, a name that comes twice, names of the job's own headers.
 HEADERS = [
     ("trace", b"\xff\x00\xfe"),
     ("reason", b"mine"),

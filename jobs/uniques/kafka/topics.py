@@ -26,7 +26,7 @@ FETCH_PROPERTIES = {
 }
 # What a producer took back is no event. Kafka's own default is read_uncommitted.
 CONSUMER_PROPERTIES = {**FETCH_PROPERTIES, "isolation.level": "read_committed"}
-# Results are few and small; what counts is that none is lost. A rejected event may be as large as the broker took it.
+# Results are few and small, and none may be lost. A rejected record may be as large as the broker accepted it.
 PRODUCER_PROPERTIES = {
     "acks": "all",
     "compression.type": "lz4",
@@ -36,19 +36,19 @@ PRODUCER_PROPERTIES = {
 
 
 def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
-    """Makes sure, before anything starts, that the cluster answers and has the topic.
+    """Checks before anything starts that the cluster answers and has the topic.
 
-    Raises JobError with the reason in one line. Uses Spark's own Kafka source, so that what is checked is what will
-    be used, and no other client is needed on the driver.
+    Raises JobError with the reason in one line. Uses Spark's own Kafka source: it is what the job will use, and the
+    driver needs no other client.
     """
-    # Asking for a topic must not make a broker create it.
+    # The check must not make the broker create the topic.
     options = cluster.options({**CHECK_TIMEOUTS, "allow.auto.create.topics": "false"})
     probe = (
         spark.read.format("kafka")
         .options(**options)
         .option("subscribe", topic)
         .option("fetchOffset.numRetries", "1")
-        # An empty range: offsets are asked for, no record is read.
+        # An empty range: Spark asks for offsets and reads no record.
         .option("startingTimestamp", str(2**62))
         .option("startingOffsetsByTimestampStrategy", "latest")
         .load()
@@ -97,7 +97,7 @@ def read_topic(
 
 
 def write_topic(records: DataFrame, cluster: KafkaCluster) -> DataStreamWriter:
-    """A writer, not yet started, of records with `topic`, `key`, `value` and perhaps `headers`: at least once."""
+    """A writer, not yet started, of records with `topic`, `key`, `value` and optional `headers`: at least once."""
     return records.writeStream.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES))
 
 
