@@ -207,7 +207,7 @@ def test_a_topic_deleted_and_made_anew(
     if not running:
         job.start()
     assert job.wait() in (1, 2)
-    if "does not exist any more" in job.error():
+    if "a topic of the job does not exist on Kafka" in job.error():
         # It looked while there was none; the next start sees the new one.
         job.start()
         assert job.wait() in (1, 2)

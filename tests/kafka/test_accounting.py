@@ -101,7 +101,7 @@ def test_every_event_is_counted_rejected_or_late(
     found = {}
     for message in read_messages(broker, rejects):
         headers = read_headers(message)
-        assert list(headers) == ["reason", "topic", "partition", "offset", "arrival_time"]
+        assert list(headers) == ["reason", "topic", "partition", "offset", "arrival_time", "timestamp_type"]
         assert (headers["topic"], headers["partition"]) == (source, "0")
         found[int(headers["offset"])] = (message.value(), headers["reason"])
     assert {offset: value for offset, (value, _) in found.items()} == {

@@ -57,9 +57,8 @@ def test_what_was_read_is_committed_to_the_group_and_never_started_from(
     job.run(*flags)
     other.close()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    where = f"--consumer-group {group}: Kafka at {broker.bootstrap_servers}"
-    reason = "consumers use that group; give the job one of its own"
-    assert warnings == [f"warning: offsets are not committed to {where}: {reason}"]
+    reason = f"consumers on Kafka at {broker.bootstrap_servers} use the consumer group: give the job a group of its own"
+    assert warnings == [f"warning: offsets are not committed to --consumer-group {group}: {reason}"]
     exact = {start: number for start, (_, number) in count_exactly(events).items()}
     assert {key: value["events"] for key, value in read_records(broker, sink)} == dict(list(exact.items())[:-1])
 

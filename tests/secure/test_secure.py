@@ -167,21 +167,29 @@ def test_no_secret_gets_out_of_a_run_over_tls_with_the_rights_of_the_readme(
 
 
 REFUSED = {
-    "wrong password": ("job", "wrong", " refused the login: check the credentials in --kafka-config"),
-    "unknown user": ("who", PASSWORD, " refused the login: check the credentials in --kafka-config"),
-    "unknown CA": ("job", PASSWORD, ": the TLS handshake failed; check the trust and key store in --kafka-config"),
+    "wrong password": ("job", "wrong", "{kafka} refused the login: check the credentials in --kafka-config"),
+    "unknown user": ("who", PASSWORD, "{kafka} refused the login: check the credentials in --kafka-config"),
+    "unknown CA": (
+        "job",
+        PASSWORD,
+        "the TLS handshake with {kafka} failed: check the trust and key store in --kafka-config",
+    ),
     "no trust store": (
         "job",
         PASSWORD,
-        ": a trust or key store of --kafka-config can't be opened; check its path, password and type",
+        "a trust or key store of --kafka-config can't be opened: check its path, password and type",
     ),
     "JAAS line that is none": (
         "job",
         'x" y',
-        ": sasl.jaas.config of --kafka-config can't be read; check its quotes and the semicolon",
+        "sasl.jaas.config of --kafka-config can't be read: check its quotes and the semicolon",
     ),
-    "no rights": ("nobody", PASSWORD, ": not allowed to use topic 'in'; check its ACLs"),
-    "no right to write": ("reader", PASSWORD, ": not allowed to write topic 'out'; check its ACLs"),
+    "no rights": ("nobody", PASSWORD, "{kafka} does not let the job use topic 'in': check the ACLs of the topic"),
+    "no right to write": (
+        "reader",
+        PASSWORD,
+        "{kafka} does not let the job write topic 'out': check the ACLs of the topic",
+    ),
 }
 
 
@@ -201,7 +209,8 @@ def test_what_kafka_refuses_gets_one_line(broker: KafkaBroker, tmp_path: Path, c
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=plain_environment()
     )
     said = [line for line in done.stdout.splitlines() if "incubator" not in line]
-    assert said == [f"unique_users: error: Kafka at {broker.secure_bootstrap_servers}{reason}"]
+    kafka = f"Kafka at {broker.secure_bootstrap_servers}"
+    assert said == [f"unique_users: error: {reason.format(kafka=kafka)}"]
     assert done.returncode == 1
 
 
@@ -230,5 +239,5 @@ def test_a_right_that_is_taken_away_ends_the_query_with_one_line(
         with pytest.raises(JobError) as failed:
             running.result(120)
     assert str(failed.value) == (
-        f"the query failed: Kafka does not let it use the topic {topic}-{operation}: check its ACLs"
+        f"the query failed: Kafka does not let the job use topic '{topic}-{operation}': check the ACLs of the topic"
     )

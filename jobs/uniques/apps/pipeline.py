@@ -40,7 +40,13 @@ def read_events(spark: SparkSession, settings: CountSettings) -> DataFrame:
     from_time = None if start is None or max_future is None else start - max_future
     source = settings.source
     return read_topic(
-        spark, settings.cluster, source.topic, source.starting_offsets, source.max_offsets_per_trigger, from_time
+        spark,
+        settings.cluster,
+        source.topic,
+        source.starting_offsets,
+        source.max_offsets_per_trigger,
+        from_time,
+        with_headers=settings.output.rejects_topic is not None,
     )
 
 

@@ -1,8 +1,8 @@
 """Kafka's own Java client on the driver, for what Spark's source and sink don't do.
 
-It is the client that Spark's connector brings, so it takes the properties of `--kafka-config` as they are, a Java
-trust store and a JAAS line too, and no package has to be installed for it. Python reaches it through py4j, which Spark
-Connect does not have: the flags that need it say so in one line.
+Spark's connector brings this client: no package has to be installed, and it takes the properties of `--kafka-config` as
+they are, Java trust stores and JAAS lines included. Python calls it through py4j, which Spark Connect does not have: a
+flag that needs the client then ends the job with one line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from py4j.protocol import Py4JError
 
 from uniques.errors import JobError, UsageError
 from uniques.jvm import gateway_of
-from uniques.kafka.errors import CHECK_TIMEOUTS, explain_kafka_error
+from uniques.kafka.errors import CHECK_TIMEOUTS, describe_missing_right, explain_kafka_error
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,12 +29,12 @@ class JavaClient:
     """The JVM's Kafka client: `kafka` is its package `org.apache.kafka`, `java` the package `java`."""
 
     def __init__(self, spark: SparkSession, flag: str) -> None:
-        """Finds it; raises UsageError, one line, when the driver has none. `flag` is what needs it."""
+        """Finds the client; raises UsageError, one line that names `flag`, when the driver has none."""
         gateway = gateway_of(spark)
         if gateway is None:
             raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect gives no access to Kafka's client")
         self.java: Any = gateway.jvm.java
-        # Databricks ships the client under another name.
+        # Databricks has the client under another package name.
         for kafka in (gateway.jvm.org.apache.kafka, gateway.jvm.kafkashaded.org.apache.kafka):
             if isinstance(kafka.clients.admin.Admin, JavaClass):
                 self.kafka: Any = kafka
@@ -49,7 +49,7 @@ class JavaClient:
         return properties
 
     def offsets(self, offsets: dict[tuple[str, int], int], note: str = "") -> Any:
-        """`(topic, partition) -> offset` as the Java map that commits take, with a note to each."""
+        """`(topic, partition) -> offset` as the Java map that a commit takes; `note` is stored with each offset."""
         found = self.java.util.HashMap()
         for (topic, partition), offset in offsets.items():
             metadata = self.kafka.clients.consumer.OffsetAndMetadata(offset, note)
@@ -58,10 +58,10 @@ class JavaClient:
 
 
 def check_rights(spark: SparkSession, cluster: KafkaCluster, rights: list[tuple[str, str]]) -> None:
-    """Makes sure that the job may use topics, which otherwise shows with the first record: `(topic, READ or WRITE)`.
+    """Checks that the job has its rights before it starts, `(topic, READ or WRITE)`; without, the first record fails.
 
-    Raises JobError with the reason in one line. Where there is no JVM to ask (Spark Connect), and where brokers are too
-    old to say, nothing is checked.
+    Raises JobError with the reason in one line. Checks nothing without a JVM (Spark Connect), and where a broker is too
+    old to tell.
     """
     if gateway_of(spark) is None:
         return
@@ -74,10 +74,7 @@ def check_rights(spark: SparkSession, cluster: KafkaCluster, rights: list[tuple[
             found = admin.describeTopics(client.java.util.List.of(topic), options).allTopicNames().get()
             allowed = found.get(topic).authorizedOperations()
             if allowed is not None and right not in {operation.name() for operation in allowed}:
-                raise JobError(
-                    f"Kafka at {cluster.bootstrap_servers}: not allowed to {right.lower()} topic {topic!r}; check its "
-                    "ACLs"
-                )
+                raise JobError(describe_missing_right(right, cluster, topic))
     except Py4JError as error:
         raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
     finally:
@@ -85,9 +82,9 @@ def check_rights(spark: SparkSession, cluster: KafkaCluster, rights: list[tuple[
 
 
 def find_topic_id(spark: SparkSession, cluster: KafkaCluster, topic: str) -> str | None:
-    """The id Kafka gave a topic when it was created; None where the driver has no client, or the broker no ids.
+    """The id that Kafka gave a topic when it was created; None where the driver has no client, or the broker no ids.
 
-    A topic that is deleted and made anew has another one under the same name.
+    A topic that was deleted and created again has the same name and another id.
     """
     try:
         client = JavaClient(spark, "")

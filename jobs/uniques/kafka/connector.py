@@ -1,4 +1,4 @@
-"""Whether Spark's Kafka connector is there and fits this Spark."""
+"""Checks that Spark's Kafka connector is there and fits this Spark."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CONNECTOR_JAR = re.compile(r"/(?:[^/!]*_)?spark-sql-kafka-0-10_(2\.\d+)-(\d+\.\d
 
 
 def check_connector(spark: SparkSession) -> None:
-    """Makes sure that Spark's Kafka connector is there and made for this Spark and its Scala.
+    """Checks that Spark's Kafka connector is there, and built for this Spark and its Scala.
 
-    Raises UsageError with one line. Where there is no JVM to ask (Spark Connect) nothing is checked.
+    Raises UsageError, one line. Checks nothing without a JVM (Spark Connect).
     """
     gateway = gateway_of(spark)
     if gateway is None:
         return
-    # The loader that --jars and --packages add to, which py4j's threads share.
+    # --jars and --packages add to this class loader; py4j's threads use it too.
     loader = gateway.jvm.java.lang.Thread.currentThread().getContextClassLoader()
     found = loader.getResource("org/apache/spark/sql/kafka010/KafkaSourceProvider.class")
     scala = gateway.jvm.scala.util.Properties.versionNumberString()
@@ -35,8 +35,8 @@ def check_connector(spark: SparkSession) -> None:
 def describe_mismatch(url: str | None, spark_version: str, scala_version: str) -> str | None:
     """What is wrong with the Kafka connector in the jar that `url` names, in one line; None when nothing is.
 
-    Spark's own versions of one minor fit each other, and vendors' versions (`3.5.6-amzn-2`) those of Apache. A jar
-    under another name than Apache's is taken as it is: vendors build the connector in.
+    Versions of one minor fit each other, and so do a vendor's (`3.5.6-amzn-2`) and Apache's. A jar that does not have
+    Apache's name is not checked: it is a vendor's build.
     """
     release = re.match(r"\d+\.\d+\.\d+", spark_version)
     spark_minor, scala = ".".join(spark_version.split(".")[:2]), ".".join(scala_version.split(".")[:2])

@@ -1,4 +1,4 @@
-"""Commits what was read to a consumer group, so that Kafka's own tools show the lag."""
+"""Commits the offsets that were read to a consumer group, so that Kafka's own tools show the lag."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uniques")
 
-
 LAST_COMMIT_SECONDS = 5
 
 
 class GroupCommitter(StreamingQueryListener):
-    """Commits what the query has read to a consumer group after every batch, for Kafka's own tools to see the lag.
+    """Commits the offsets that the query has read to a consumer group after every batch.
 
-    The job never starts from there. A commit is not waited for, and one that fails is a warning: the counts don't
-    depend on it. While nothing arrives the last one is repeated, every 10 s, so that the group does not expire.
+    The job never reads these offsets. It does not wait for a commit, and warns when one fails: no count depends on it.
+    While nothing arrives, the last commit is repeated every 10 s, so that the group does not expire.
     """
 
     def __init__(self, spark: SparkSession, cluster: KafkaCluster, group: str) -> None:
@@ -61,7 +60,7 @@ class GroupCommitter(StreamingQueryListener):
         self._commit()
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802, ARG002
-        """Waits for the last commit, for a while."""
+        """Waits for the last commit, up to LAST_COMMIT_SECONDS."""
         if self._running is not None:
             self._check(LAST_COMMIT_SECONDS)
 
@@ -72,7 +71,7 @@ class GroupCommitter(StreamingQueryListener):
     def _commit(self) -> None:
         if self._running is not None:
             if not self._running.isDone():
-                return  # the broker is away: the next batch commits more
+                return  # the broker has not answered yet; the next batch commits later offsets
             self._check(0)
         if self._offsets:
             offsets = self._client.offsets(self._offsets)
@@ -86,6 +85,6 @@ class GroupCommitter(StreamingQueryListener):
         except Py4JError as error:
             if not self._warned:
                 topic = ", ".join(sorted({topic for topic, _ in self._offsets}))
-                reason = explain_kafka_error(str(error), self._cluster, topic)
+                reason = explain_kafka_error(str(error), self._cluster, topic, None)
                 log.warning("warning: offsets are not committed to --consumer-group %s: %s", self._group, reason)
             self._warned = True

@@ -1,12 +1,12 @@
-"""Exactly-once output: each batch's few results in one Kafka transaction, together with the number of the batch.
+"""Exactly-once output: one Kafka transaction holds the results of a batch and the number of batches written.
 
-Spark's own sink writes from many executors and can only promise at least once. Results are a few rows a batch, so here
-the driver writes them, by one transactional producer, and commits in the same transaction, to a consumer group named
-after the checkpoint, how many batches are written: as the offset of partition 0 of the output topic. After a crash the
-group says whether the batch that Spark does again is there already.
+Spark's own sink writes from many executors and can only promise at least once. A batch has few results, so the driver
+writes them, with one transactional producer. In the same transaction it commits an offset to a consumer group: the
+mark, the number of batches that are written, as the offset of partition 0 of the output topic. When Spark repeats a
+batch after a crash, the mark says whether it is written already.
 
-The name of producer and group is made once for a checkpoint and kept beside it. Kafka lets one producer of a name
-write: a second instance on the same checkpoint fences off the first.
+Producer and group have one name, which is made once for a checkpoint and kept beside it. Kafka lets only the latest
+producer of a name write: a second instance on the same checkpoint fences off the first.
 """
 
 from __future__ import annotations
@@ -37,17 +37,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uniques")
 
-
 KEEP_ALIVE_SECONDS = 10.0
 READ_SECONDS = 60
 CLOSE_SECONDS = 5
-TAKE_OVER_SECONDS = 5.0  # from fencing the other off to the first mark
-MAX_BLOCK_SECONDS = 120  # a broker that restarts is waited for, as long as Kafka's own delivery timeout
+TAKE_OVER_SECONDS = 5.0  # a new instance has written its first mark by then
+MAX_BLOCK_SECONDS = 120  # long enough for a broker to restart; Kafka's own delivery timeout is the same
 FENCED = ("ProducerFencedException", "InvalidProducerEpochException")
 
 
 class TransactionalWriter:
-    """Writes the batches of one query to a topic, each once; a context manager around the query's run."""
+    """Writes the batches of one query to a topic, each exactly once; a context manager around the query's run."""
 
     def __init__(
         self,
@@ -58,12 +57,11 @@ class TransactionalWriter:
         check_mark: Callable[[int | None], None],
         with_rejects: bool,
     ) -> None:
-        """Fences off another instance that has the same `name`, ends what it left open, reads what is written.
+        """Fences off another instance of the same `name`, aborts its open transaction, and reads the mark.
 
-        `name` is that of the producer and of the group, one for the life of a checkpoint. `check_mark` gets the number
-        of batches that Kafka says are written, None where Kafka knows of none, and raises UsageError when checkpoint
-        and Kafka don't fit. Raises UsageError when the driver has no Kafka client; JobError when Kafka refuses or does
-        not answer.
+        `name` is the name of producer and group for the life of a checkpoint. `check_mark` gets the number of batches
+        that are written, None where Kafka has no mark; it raises UsageError when the checkpoint does not fit. Raises
+        UsageError when the driver has no Kafka client, JobError when Kafka refuses or does not answer.
         """
         self._client = JavaClient(spark, "--exactly-once")
         self._cluster = cluster
@@ -86,7 +84,7 @@ class TransactionalWriter:
             mark = self._take_over()
             check_mark(mark)
             self._done = mark or 0
-            # A mark is there from now on, before the first batch too, and says who writes.
+            # From now on there is a mark, even before the first batch, and its note names this instance.
             self._commit([], self._done)
         except BaseException:
             self.close()
@@ -95,11 +93,11 @@ class TransactionalWriter:
     def write_batch(self, records: DataFrame, batch: int) -> None:
         """Writes a batch, unless it is written already; for `foreachBatch`.
 
-        Takes the columns of `kafka.add_topic`. Records with headers are rejects: they may be many, so executors
-        write them, at least once, before the results.
+        Takes the columns of `records.add_topic`. Records with headers are rejected ones. There may be many, so the
+        executors write them before the results, at least once.
         """
         written = batch < self._done
-        # Both are always computed: Spark fails a query whose batch is not read wholly.
+        # A batch that is written is computed too: Spark fails a query whose batch was not read to its end.
         if self._with_rejects:
             records.persist()
             if not written:
@@ -113,10 +111,10 @@ class TransactionalWriter:
             self._commit(sorted((bytes(row.key), bytes(row.value)) for row in results), batch + 1)
 
     def keep_alive(self) -> None:
-        """Writes an empty transaction when there was none for a while; to be called again and again.
+        """Writes an empty transaction when the last one is KEEP_ALIVE_SECONDS old; call it again and again.
 
-        So an idle instance finds out that another took over, and Kafka forgets neither the producer nor the group, as
-        it does after a week. Does not wait; raises the JobError of an earlier one.
+        An idle instance notices in this way that another one took over. Kafka also forgets a producer and a group that
+        are idle for a week. Does not wait for the transaction; raises the JobError of an earlier one.
         """
         if self.failure:
             raise self.failure
@@ -126,7 +124,7 @@ class TransactionalWriter:
             self._keeper.start()
 
     def __enter__(self) -> TransactionalWriter:
-        """While a query runs: raises why it could not write instead of what Spark makes of that."""
+        """Around a query: raises the reason of a failed write in place of Spark's error."""
         return self
 
     def __exit__(
@@ -138,7 +136,7 @@ class TransactionalWriter:
             raise self.failure from error
 
     def close(self) -> None:
-        """Ends the clients; aborts what is open."""
+        """Ends the clients; aborts an open transaction."""
         patience = self._client.java.time.Duration.ofSeconds(CLOSE_SECONDS)
         self._producer.close(patience)
         self._admin.close(patience)
@@ -157,13 +155,13 @@ class TransactionalWriter:
 
     def _commit(self, records: list[tuple[bytes, bytes]], done: int) -> None:
         if self.failure:
-            # Whether the last transaction was committed, only a new start can tell.
+            # Only a new start can find out whether the last transaction was committed.
             raise self.failure
         clients = self._client.kafka.clients
         try:
             self._producer.beginTransaction()
-            # The mark first, then each record waited for: a producer that is fenced off in the middle of a commit can
-            # leave it waiting until max.block.ms.
+            # Write the mark first and wait for each record: both fail at once when the producer is fenced off, while
+            # a commit may then wait until max.block.ms.
             mark = self._client.offsets({(self._topic, 0): done}, self._instance)
             self._producer.sendOffsetsToTransaction(mark, clients.consumer.ConsumerGroupMetadata(self._name))
             sent = [self._producer.send(clients.producer.ProducerRecord(self._topic, *record)) for record in records]
@@ -173,36 +171,33 @@ class TransactionalWriter:
             self._producer.commitTransaction()
         except Py4JError as error:
             self.failure = self._explain(error)
-            # Without the cause: Spark logs what is raised here, and the line says all of it.
+            # Without the cause: Spark logs what is raised here, and the line says it all.
             raise self.failure from None
         self._done = done
         self._committed_at = time.monotonic()
 
     def _read_mark(self) -> tuple[int, str] | None:
-        """How many batches are written, and which instance said so; None when the group is not there."""
-        # Only what is decided: a transaction that is being ended may still move it.
+        """The number of batches that are written, and the instance that wrote it; None without a mark."""
+        # Wait for transactions that are being committed or aborted: they may change the mark.
         options = self._client.kafka.clients.admin.ListConsumerGroupOffsetsOptions().requireStable(True)
         found = self._admin.listConsumerGroupOffsets(self._name, options).partitionsToOffsetAndMetadata()
         marks = found.get(READ_SECONDS, self._client.java.util.concurrent.TimeUnit.SECONDS).values()
-        # More than one after --output-topic was changed.
+        # There are several marks after --output-topic was changed.
         return max(((mark.offset(), mark.metadata()) for mark in marks), default=None)
 
     def _explain(self, error: Py4JError) -> JobError:
         message = str(error)
         if not any(sign in message for sign in FENCED):
-            if "TimeoutException" in message:
-                where = self._cluster.bootstrap_servers
-                return JobError(f"Kafka at {where} did not take a batch in {MAX_BLOCK_SECONDS} s: is it running?")
-            return JobError(explain_kafka_error(message, self._cluster, self._topic))
+            return JobError(explain_kafka_error(message, self._cluster, self._topic, MAX_BLOCK_SECONDS))
         deadline = time.monotonic() + TAKE_OVER_SECONDS
         while time.monotonic() < deadline:
             with suppress(Py4JError):
                 mark = self._read_mark()
                 if mark and mark[1] != self._instance:
-                    # Starting again would fence off the other one in its turn.
+                    # A new start would fence off the other instance.
                     return UsageError(f"another instance took this checkpoint over ({mark[1]}): this one ends")
             time.sleep(TAKE_OVER_SECONDS / 10)
         return JobError(
-            "Kafka ended a transaction that was open too long (transaction.timeout.ms), as when the job is paused: "
-            "start it again, and it goes on where it was"
+            "Kafka aborted a transaction that was open for longer than transaction.timeout.ms, as when the job is "
+            "paused: start the job again; it continues where it was"
         )

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
     from uniques.kafka.properties import KafkaCluster
 
-# Measured on 2 kB events: Kafka's defaults (1 MiB a partition, 500 records a poll) leave the reader waiting; Spark
-# also shrinks the receive buffer to 64 KiB unless it is set.
+# Measured on 2 kB events: with Kafka's defaults (1 MiB a partition, 500 records a poll) the reader waits; Spark also
+# sets the receive buffer to 64 KiB unless it is given.
 FETCH_PROPERTIES = {
     "max.partition.fetch.bytes": "16777216",
     "fetch.max.bytes": "67108864",
     "max.poll.records": "5000",
     "receive.buffer.bytes": "1048576",
 }
-# Results are few and small; what counts is that none is lost. A rejected event may be as large as the broker took it.
+# What a producer took back is no event. Kafka's own default is read_uncommitted.
+CONSUMER_PROPERTIES = {**FETCH_PROPERTIES, "isolation.level": "read_committed"}
+# Results are few and small, and none may be lost. A rejected record may be as large as the broker accepted it.
 PRODUCER_PROPERTIES = {
     "acks": "all",
     "compression.type": "lz4",
@@ -34,19 +36,19 @@ PRODUCER_PROPERTIES = {
 
 
 def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
-    """Makes sure, before anything starts, that the cluster answers and has the topic.
+    """Checks before anything starts that the cluster answers and has the topic.
 
-    Raises JobError with the reason in one line. Uses Spark's own Kafka source, so that what is checked is what will
-    be used, and no other client is needed on the driver.
+    Raises JobError with the reason in one line. Uses Spark's own Kafka source: it is what the job will use, and the
+    driver needs no other client.
     """
-    # Asking for a topic must not make a broker create it.
+    # The check must not make the broker create the topic.
     options = cluster.options({**CHECK_TIMEOUTS, "allow.auto.create.topics": "false"})
     probe = (
         spark.read.format("kafka")
         .options(**options)
         .option("subscribe", topic)
         .option("fetchOffset.numRetries", "1")
-        # An empty range: offsets are asked for, no record is read.
+        # An empty range: Spark asks for offsets and reads no record.
         .option("startingTimestamp", str(2**62))
         .option("startingOffsetsByTimestampStrategy", "latest")
         .load()
@@ -64,23 +66,30 @@ def read_topic(
     starting_offsets: str,
     max_offsets_per_trigger: int,
     from_time: int | None = None,
+    with_headers: bool = False,
 ) -> DataFrame:
     """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
 
-    `starting_offsets` (`earliest`, `latest`), or else `from_time` (the first record that arrived then or later, unix
-    seconds) matters only for a new checkpoint; a batch holds at most `max_offsets_per_trigger` records. Retention that
-    removed unread records ends the query rather than skip them.
+    `with_headers` adds `headers`, null for a record that has none; it costs, where records have many.
+
+    Only a new checkpoint uses `starting_offsets` (`earliest`, `latest`), or in its place `from_time`: the first record
+    that arrived then or later, unix seconds. A batch advances by at most `max_offsets_per_trigger` offsets. The query
+    fails when retention removed records before they were read.
+
+    Reads committed records only, up to the first transaction that is open, unless the cluster's properties set
+    `isolation.level` to `read_uncommitted`.
     """
     source = (
         spark.readStream.format("kafka")
-        .options(**cluster.options(FETCH_PROPERTIES))
+        .options(**cluster.options(CONSUMER_PROPERTIES))
         .option("subscribe", topic)
         .option("startingOffsets", starting_offsets)
         .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
         .option("failOnDataLoss", "true")
+        .option("includeHeaders", with_headers)
     )
     if from_time is not None:
-        # A partition where nothing arrived since starts at its end.
+        # A partition where nothing arrived since then starts at its end.
         source = source.option("startingTimestamp", from_time * 1000).option(
             "startingOffsetsByTimestampStrategy", "latest"
         )
@@ -88,7 +97,7 @@ def read_topic(
 
 
 def write_topic(records: DataFrame, cluster: KafkaCluster) -> DataStreamWriter:
-    """A writer, not yet started, of records with `topic`, `key`, `value` and perhaps `headers`: at least once."""
+    """A writer, not yet started, of records with `topic`, `key`, `value` and optional `headers`: at least once."""
     return records.writeStream.format("kafka").options(**cluster.options(PRODUCER_PROPERTIES))
 
 

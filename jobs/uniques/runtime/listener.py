@@ -18,7 +18,7 @@ from pyspark.sql.streaming.listener import (
     StreamingQueryProgress,
 )
 
-from uniques.kafka.offsets import count_lag, count_records
+from uniques.kafka.offsets import count_advance, count_lag, count_records
 from uniques.times import parse_progress_time
 
 if TYPE_CHECKING:
@@ -38,13 +38,17 @@ MAX_WAIT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """One micro-batch in the job's terms; counts are rows, `watermark` is ISO 8601 UTC or `-` before the first one."""
+    """One micro-batch in the job's terms; counts are rows, `watermark` is ISO 8601 UTC or `-` before the first one.
+
+    `lag` and `advance` are offsets of the input topic: behind the batch, and of the batch itself (0 when not known).
+    """
 
     batch: int
     events: int
     seconds: float
     watermark: str
     lag: int
+    advance: int
     open_windows: int
     rows_written: int
 
@@ -69,6 +73,7 @@ def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
         seconds=progress.durationMs.get("triggerExecution", 0) / 1000,
         watermark=watermark if parse_progress_time(watermark) else "-",
         lag=max(count_lag(source) for source in progress.sources),  # --rejects-topic reads the topic twice
+        advance=max(count_advance(source) for source in progress.sources),
         open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
         # Spark 3.5 observes nothing in a batch that only closes windows; the sink counts them, but for foreachBatch.
         rows_written=results["rows"] if results else max(0, progress.sink.numOutputRows),
@@ -153,6 +158,7 @@ class ProgressListener(StreamingQueryListener):
         self.accounting = accounting
         self._bounded = bounded
         self._began = time.monotonic()
+        self._advanced = 0
         self.last_event = time.time()
         self._runs: set[str] = set()
         self._awaited: set[str] = set()
@@ -185,12 +191,14 @@ class ProgressListener(StreamingQueryListener):
         if batch.events:
             self.last_event = date_last_event(progress)
         if batch.events or batch.rows_written:
+            # Offsets, as the lag is: markers of transactions have them too. The first batch has only its events.
+            self._advanced += batch.advance or batch.events
             left = f" left_s={self.estimate_left(batch.lag):.0f}" if self._bounded and batch.lag else ""
             log.info("%s%s | total %s", batch.line(), left, describe_totals(self.accounting.totals()))
 
     def estimate_left(self, lag: int) -> float:
-        """Seconds until `lag` records are read, at the rate so far."""
-        return lag * (time.monotonic() - self._began) / max(1, self.accounting.read)
+        """Seconds until `lag` offsets are read, at the rate so far."""
+        return lag * (time.monotonic() - self._began) / max(1, self._advanced)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Says that nothing arrives."""

@@ -37,7 +37,7 @@ BATCH_SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 GAUGES = {
     "input_events_per_second": "Events that arrived between the last batch and the one before, per second.",
     "processed_events_per_second": "Events of the last batch per second of its duration.",
-    "lag_records": "Records in the input topic behind those that the last batch read.",
+    "lag_records": "Offsets in the input topic behind those that the last batch read; 0 when all is read.",
     "state_rows": "Rows in Spark's state store.",
     "state_memory_bytes": "Memory of Spark's state store.",
     "watermark_timestamp_seconds": "Event time up to which windows are closed.",
@@ -187,7 +187,7 @@ class RollupMetrics(QueryMetrics):
             rejected,
             CounterMetricFamily(f"{prefix}_windows_merged", "Windows of batches.", totals["windows"]),
             CounterMetricFamily(f"{prefix}_rows_renewed", "Rows of periods made anew.", totals["rollups"]),
-            GaugeMetricFamily(f"{prefix}_lag_records", "Records behind those of the last batch.", self._lag),
+            GaugeMetricFamily(f"{prefix}_lag_records", "Offsets behind those of the last batch.", self._lag),
         ]
 
 
