@@ -129,6 +129,7 @@ HEADERS = {
     "partition": "where the record was",
     "offset": "where the record was",
     "arrival_time": "the timestamp of the record in the input topic, ISO 8601, UTC, milliseconds",
+    "timestamp_type": "whose clock that is: `CreateTime` the producer's, `LogAppendTime` the broker's",
 }
 COLUMNS = {
     "window_start": "start of the window",
@@ -289,8 +290,8 @@ def describe_records(spark: SparkSession) -> str:
         + "\n## Results of rollup_users.py\n\nOne record for every changed period. The key is the period and its "
         "start. The value:\n\n"
         + describe_record(*rollup, ROLLUP_RECORD)
-        + "\n## Rejected records\n\nWith `--rejects-topic`: key and value as they came, byte for byte, and these "
-        "headers, all of them text:\n\n" + describe_names("header", "meaning", read_headers(spark), HEADERS)
+        + "\n## Rejected records\n\nWith `--rejects-topic`: key, value and headers as they came, byte for byte, and behind "
+        "them these headers, all of them text:\n\n" + describe_names("header", "meaning", read_headers(spark), HEADERS)
     )
 
 
@@ -313,9 +314,9 @@ def read_headers(spark: SparkSession) -> list[str]:
     """Names of the headers of a rejected record."""
     schema = (
         "key BINARY, value BINARY, topic STRING, partition INT, offset BIGINT, timestamp TIMESTAMP, "
-        "reject_reason STRING"
+        "timestampType INT, reject_reason STRING"
     )
-    row = (b"key", b"value", "in", 0, 0, utc("2016-07-11T13:39:00"), "not_json")
+    row = (b"key", b"value", "in", 0, 0, utc("2016-07-11T13:39:00"), 0, "not_json")
     records = make_reject_records(spark.createDataFrame([row], schema), "rejects").collect()
     return [header["key"] for header in records[0].headers]
 

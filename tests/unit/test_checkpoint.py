@@ -173,6 +173,10 @@ FULL = (
     "no space left on the disk of --checkpoint-location or of Spark's local folders: make room, then start the job "
     "again; it continues where it was"
 )
+MEMORY = (
+    "out of memory: lower --max-offsets-per-trigger, or give more (spark-submit --driver-memory 2g, on a cluster "
+    "--executor-memory)"
+)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +186,10 @@ FULL = (
         ("[FOREACH_BATCH_USER_FUNCTION_ERROR] An\nCaused by: No space left on device", 1, FULL),
         ("[FOREACH_BATCH_USER_FUNCTION_ERROR] An\nPy4JJavaError: An error\n: a.X: aborted\n\tat x", 1, "a.X: aborted"),
         ("[STREAM_FAILED] first\nsecond", 1, "[STREAM_FAILED] first"),
+        ("[STREAM_FAILED] first\nCaused by: java.lang.OutOfMemoryError: Java heap space", 1, MEMORY),
+        ("Job aborted: ExecutorLostFailure (executor 3 exited caused by\nCommand exited with code 52", 1, MEMORY),
     ],
-    ids=["data loss", "full disk", "in foreachBatch", "unknown"],
+    ids=["data loss", "full disk", "in foreachBatch", "unknown", "memory of the driver", "memory of an executor"],
 )
 def test_why_a_query_failed_is_one_line_with_the_way_out(message: str, status: int, said: str) -> None:
     error = explain_failure(message)

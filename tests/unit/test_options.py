@@ -178,7 +178,7 @@ def test_kafka_config_goes_to_the_client_but_the_flag_names_the_servers(tmp_path
     ("text", "message"),
     [
         (None, "can't be read (No such file or directory)"),
-        ("sasl.password secret-word", "every line must be name=value"),
+        ("secret-word", "line 1 must be name=value"),
         ("key.deserializer=x", "key.deserializer is set by Spark"),
     ],
 )

@@ -15,12 +15,20 @@ from uniques.kafka.errors import find_kafka_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OUT_OF_MEMORY = (
+    "out of memory: lower --max-offsets-per-trigger, or give more (spark-submit --driver-memory 2g, on a cluster "
+    "--executor-memory)"
+)
+
 # A sign in the message or trace of a failed query, and the line for it; KAFKA_ERRORS has those of Kafka.
 KNOWN_FAILURES = {
     "No space left on device": "no space left on the disk of --checkpoint-location or of Spark's local folders: "
     "make room, then start the job again; it continues where it was",
     "Disk quota exceeded": "the disk quota of --checkpoint-location or of Spark's local folders is used up: make room, "
     "then start the job again; it continues where it was",
+    "OutOfMemoryError": OUT_OF_MEMORY,
+    # How an executor that ran out of memory ends.
+    "exited with code 52": OUT_OF_MEMORY,
     "CONCURRENT_STREAM_LOG_UPDATE": "another instance runs on the same --checkpoint-location: stop one of the two",
 }
 
