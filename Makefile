@@ -25,7 +25,8 @@ help: ## show this list
 ##@ Start
 install: $(INSTALLED) ## make .venv/ with Spark, the Kafka connector, Delta, and an embedded Kafka
 
-$(INSTALLED): pyproject.toml requirements-dev.txt conf/packages.txt conf/ivysettings.xml tools/install_spark.py tools/packages.py
+$(INSTALLED): pyproject.toml requirements-dev.txt conf/packages.txt conf/jars.lock conf/ivysettings.xml \
+		tools/install_spark.py tools/jar_lock.py tools/packages.py
 	@tools/check_machine.sh $(PYTHON)
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "install: Python packages (PySpark is large: a minute or two the first time)"
@@ -148,10 +149,11 @@ $(RELEASE): $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
-pins: $(RELEASE) ## write the pinned and hashed packages: requirements-dev.txt, and for the images docker/requirements*.txt
+pins: $(RELEASE) ## write the hashes of all packages: requirements-dev.txt, docker/requirements*.txt, conf/jars.lock
 	@$(PINS) --universal --python-version 3.10 --extra dev --output-file requirements-dev.txt
 	@$(PINS_IMAGE) --extra guard --extra metrics --extra spark --output-file docker/requirements.txt
 	@$(PINS_IMAGE) --extra tools --output-file docker/requirements-generator.txt
+	@$(PY) tools/pin_jars.py
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)
 	@$(PY) tools/make_sbom.py dist/sbom.json

@@ -1,4 +1,4 @@
-"""Which jars PySpark lacks, and where the tools keep what they have fetched."""
+"""Which Maven packages PySpark lacks, and where the tools keep their downloads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 CACHE = Path(os.environ.get("UNIQUE_USERS_CACHE", CONF.parent / ".cache"))
 
 BROKER_PACKAGE = "org.apache.kafka:kafka_2.13:4.1.1"
-# Kafka logs through slf4j and its jar brings no backend: without one a broker that can't start says nothing.
+# Kafka logs through slf4j, and its package brings no slf4j backend. Without one a broker that can't start logs nothing.
 LOGGER_PACKAGE = "org.slf4j:slf4j-simple:1.7.36"
 BROKER_JARS = CACHE / "kafka"
 
 
 def read_packages() -> list[str]:
-    """Maven coordinates `group:artifact:version` of what Spark needs, from `conf/packages.txt`."""
+    """Maven coordinates `group:artifact:version` of the connectors, from `conf/packages.txt`."""
     return (CONF / "packages.txt").read_text().split()
