@@ -1,8 +1,9 @@
 #!/bin/bash
-# What the image does, by its first argument:
-#   unique-users FLAGS…   the job; SPARK_SUBMIT_ARGS may hold more for spark-submit, such as "--driver-memory 4g"
-#   driver | executor     what Spark on Kubernetes asks its pods for
-#   anything else         is run as it is
+# The first argument says what the container does:
+#   unique-users FLAGS…   runs the job; SPARK_SUBMIT_ARGS may hold flags for spark-submit, such as "--driver-memory 4g"
+#   rollup-users FLAGS…   runs the rollup job in the same way
+#   driver | executor     is what Spark on Kubernetes starts in its pods
+#   anything else         is run as a command
 set -eu
 
 case "${1:-}" in
@@ -18,7 +19,9 @@ driver)
         --conf "spark.executorEnv.SPARK_DRIVER_POD_IP=$SPARK_DRIVER_BIND_ADDRESS" --deploy-mode client "$@"
     ;;
 executor)
-    # spark.executor.extraJavaOptions comes in as SPARK_JAVA_OPT_0, SPARK_JAVA_OPT_1, …
+    # An executor has no web UI, and must find the pod's address.
+    unset SPARK_LOCAL_IP
+    # Spark passes spark.executor.extraJavaOptions as SPARK_JAVA_OPT_0, SPARK_JAVA_OPT_1, …
     options=()
     for ((number = 0; ; number++)); do
         name=SPARK_JAVA_OPT_$number

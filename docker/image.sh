@@ -1,15 +1,15 @@
 #!/bin/sh
-# Builds and runs the image, with Docker where its engine runs, else with buildah, without any daemon.
+# Builds and runs the image: with Docker where its engine runs, otherwise with buildah, which needs no daemon.
 #   docker/image.sh build                  builds unique-users from docker/Dockerfile
 #   docker/image.sh run FOLDER ARGUMENT…   runs it as user 10001 in this machine's network, on a read-only root file
-#                                          system: only /tmp, in memory, and FOLDER, the checkpoint, are writable
-# buildah runs as root here, with chroot isolation. Where no registry can be reached it makes the base by debootstrap.
+#                                          system; only /tmp, in memory, and FOLDER, the checkpoint, are writable
+# buildah runs as root, with chroot isolation. Without a registry the base image is made by debootstrap.
 set -eu
 cd "$(dirname "$0")/.."
 
 IMAGE=unique-users
 BASE=docker.io/library/debian:bookworm-slim
-# A proxy's own certificate, if this machine has one, is for building only.
+# The certificate of a proxy, if this machine has one. It is used while building, and is not in the image.
 CERTIFICATES=/usr/local/share/ca-certificates
 
 fail() {
@@ -18,7 +18,7 @@ fail() {
 }
 
 make_base() {
-    command -v debootstrap >/dev/null || fail "$BASE can't be pulled, and there is no debootstrap to make it: apt-get install debootstrap"
+    command -v debootstrap >/dev/null || fail "$BASE can't be pulled, and debootstrap, which could make it, is not installed: apt-get install debootstrap"
     folder=$(mktemp -d)
     debootstrap --variant=minbase bookworm "$folder" >"$folder.log" 2>&1 || fail "debootstrap failed; see $folder.log"
     rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/* "$folder.log"
@@ -45,7 +45,6 @@ run() {
     shift
     if [ "$TOOL" = docker ]; then
         exec docker run --rm --init=false --read-only --tmpfs /tmp --network host --cap-drop ALL \
-            --env SPARK_LOCAL_IP=127.0.0.1 \
             --volume "$checkpoint:/var/lib/unique-users" $IMAGE "$@"
     fi
     container=$(buildah from --pull-never localhost/$IMAGE)
@@ -53,11 +52,11 @@ run() {
     root=$(buildah mount "$container")
     user=$(buildah inspect --format '{{.OCIv1.Config.User}}' "$container")
     buildah inspect --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' "$container" | sed '/^$/d' >"$root/tmp/environment"
-    # What a container engine does, in a mount namespace of its own; the signal to stop goes on to the job.
+    # Do what a container engine does, in a separate mount namespace. The shell forwards the stop signal to the job.
     unshare --mount --propagation private sh -c '
         root=$1 checkpoint=$2 user=$3
         shift 3
-        set --  "$root" "$user" $(cat "$root/tmp/environment") SPARK_LOCAL_IP=127.0.0.1 \
+        set --  "$root" "$user" $(cat "$root/tmp/environment") \
             TINI_SUBREAPER=1 /usr/bin/tini -g -- /opt/unique-users/entrypoint.sh "$@"
         mount --bind "$root" "$root"
         mount --bind "$checkpoint" "$root/var/lib/unique-users"
@@ -74,7 +73,7 @@ run() {
     trap 'kill -TERM $pid 2>/dev/null' TERM INT
     status=0
     wait $pid || status=$?
-    # A signal ends the first wait before the job has ended.
+    # A signal ends the first wait, while the job still runs.
     while kill -0 $pid 2>/dev/null; do
         status=0
         wait $pid || status=$?
@@ -87,10 +86,10 @@ if docker info >/dev/null 2>&1; then
 elif command -v buildah >/dev/null && [ "$(id -u)" = 0 ]; then
     TOOL=buildah
 else
-    fail "neither a running Docker engine nor buildah (as root) is here: install one of them"
+    fail "no Docker engine runs and buildah (as root) is not installed: install one of them"
 fi
 case "${1:-}" in
 build) build ;;
 run) shift && run "$@" ;;
-*) fail "give build, or run FOLDER ARGUMENT…" ;;
+*) fail "usage: docker/image.sh build, or docker/image.sh run FOLDER ARGUMENT…" ;;
 esac
