@@ -137,8 +137,8 @@ def bootstrap_servers(text: str) -> str:
 
 
 def listen_address(text: str) -> tuple[str, int]:
-    """A type for `port` (on all interfaces) or `host:port`, to listen on."""
+    """A type for `port` (on 127.0.0.1 only) or `host:port`, to listen on."""
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535 or (":" in text and not host):
-        raise refuse(text, "a port from 1 to 65535, or host:port to listen on one interface only")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104
+        raise refuse(text, "a port from 1 to 65535, or host:port; 0.0.0.0:port listens on every interface")
+    return host.strip("[]") or "127.0.0.1", int(port)

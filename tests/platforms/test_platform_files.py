@@ -38,6 +38,10 @@ def read_application() -> dict[str, Any]:
     return application
 
 
+def read_rights() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((CONF / "spark-rights.yaml").read_text()))
+
+
 def read_compose() -> dict[str, Any]:
     compose: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
     return compose
@@ -147,6 +151,114 @@ def test_databricks_knows_every_field_of_the_job() -> None:
     scripts = (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2]
     for task in bundle["resources"]["jobs"]["unique_users"]["tasks"]:
         assert f"{task['python_wheel_task']['entry_point']} = " in scripts
+
+
+def merge(base: Any, override: Any) -> Any:
+    """What the bundle tool deploys: maps are merged, clusters by their key, and everything else is replaced."""
+    if isinstance(base, dict) and isinstance(override, dict):
+        return {
+            **base,
+            **{name: merge(base[name], value) if name in base else value for name, value in override.items()},
+        }
+    if isinstance(base, list) and isinstance(override, list) and "job_cluster_key" in base[0]:
+        (own,), (other,) = base, override
+        assert own["job_cluster_key"] == other["job_cluster_key"]
+        return [merge(own, other)]
+    return override
+
+
+def test_databricks_without_workers_is_a_single_node_cluster() -> None:
+    bundle = read_bundle()
+    # The clusters of the target prod have workers; dev has none, and says so in the three places Databricks wants.
+    assert bundle["variables"]["workers"]["default"] >= 1
+    assert bundle["targets"]["prod"]["variables"]["workers"] >= 1
+    dev = merge(bundle["resources"]["jobs"], bundle["targets"]["dev"]["resources"]["jobs"])["unique_users"]
+    assert_contains(Job.from_dict(dev).as_dict(), dev)
+    ((_, cluster),) = ((each["job_cluster_key"], each["new_cluster"]) for each in dev["job_clusters"])
+    assert cluster["num_workers"] == 0
+    assert cluster["spark_conf"]["spark.databricks.cluster.profile"] == "singleNode"
+    assert cluster["spark_conf"]["spark.master"] == "local[*]"
+    assert cluster["custom_tags"] == {"ResourceClass": "SingleNode"}
+    # The rest stays as it was.
+    assert cluster["spark_conf"]["spark.sql.streaming.metricsEnabled"] == "true"
+
+
+def test_databricks_tells_somebody_about_a_backlog() -> None:
+    bundle = read_bundle()
+    job = bundle["resources"]["jobs"]["unique_users"]
+    (rule,) = job["health"]["rules"]
+    assert rule["metric"] == "STREAMING_BACKLOG_RECORDS"
+    assert job["email_notifications"]["on_streaming_backlog_exceeded"] == ["${var.alert_email}"]
+    assert job["email_notifications"]["on_failure"] == ["${var.alert_email}"]
+    # Nothing is deployed to prod before somebody is named.
+    assert "default" not in bundle["variables"]["alert_email"]
+    assert "alert_email" not in bundle["targets"]["prod"]["variables"]
+
+
+def test_databricks_keeps_production_away_from_the_workspace_users() -> None:
+    prod = read_bundle()["targets"]["prod"]
+    assert prod["mode"] == "production"
+    assert prod["workspace"]["root_path"].startswith("/Workspace/Users/${var.service_principal}/")
+    assert prod["run_as"] == {"service_principal_name": "${var.service_principal}"}
+    managers = [each for each in prod["permissions"] if each["level"] == "CAN_MANAGE"]
+    assert managers == [{"level": "CAN_MANAGE", "service_principal_name": "${var.service_principal}"}]
+    assert not any(each.get("group_name") == "users" for each in prod["permissions"])
+
+
+def test_the_driver_has_the_rights_that_spark_uses_and_executors_have_none() -> None:
+    rights = read_rights()
+    spec = read_application()["spec"]
+    namespace = read_application()["metadata"]["namespace"]
+    assert {each["metadata"]["namespace"] for each in rights} == {namespace}
+    accounts = {each["metadata"]["name"] for each in rights if each["kind"] == "ServiceAccount"}
+    driver, executor = spec["driver"]["serviceAccount"], spec["executor"]["serviceAccount"]
+    assert accounts == {driver, executor}
+    assert driver != executor
+    (role,) = (each for each in rights if each["kind"] == "Role")
+    (binding,) = (each for each in rights if each["kind"] == "RoleBinding")
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "Role",
+        "name": role["metadata"]["name"],
+    }
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": driver, "namespace": namespace}]
+    allowed = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert all(rule["apiGroups"] == [""] for rule in role["rules"])
+    assert allowed == {
+        "pods": {"get", "list", "watch", "create", "patch", "delete", "deletecollection"},
+        "configmaps": {"get", "list", "create", "delete", "deletecollection"},
+        "services": {"get", "list", "delete", "deletecollection"},
+    }
+    # Without these two the driver asks for rights on volume claims.
+    assert spec["sparkConf"]["spark.kubernetes.driver.ownPersistentVolumeClaim"] == "false"
+    assert spec["sparkConf"]["spark.kubernetes.driver.reusePersistentVolumeClaim"] == "false"
+
+
+def test_metrics_that_are_read_from_outside_are_served_on_every_interface() -> None:
+    for platform, port in (("kubernetes", 9108), ("compose", 9108), ("compose rollups", 9108)):
+        assert f"--metrics-port=0.0.0.0:{port}" in find_job_flags()[platform]
+    annotations = read_application()["spec"]["sparkConf"]
+    assert annotations["spark.kubernetes.driver.annotation.prometheus.io/port"] == "9108"
+
+
+def test_the_files_for_clusters_authenticate_encrypt_and_let_nobody_kill_by_the_ui() -> None:
+    wanted = {
+        "spark.authenticate": "true",
+        "spark.network.crypto.enabled": "true",
+        "spark.network.crypto.cipher": "AES/GCM/NoPadding",
+        "spark.network.crypto.authEngineVersion": "2",
+        "spark.io.encryption.enabled": "true",
+        "spark.ui.killEnabled": "false",
+    }
+    step = dict(
+        argument.removeprefix("--conf=").split("=", 1) for argument in read_step() if argument.startswith("--conf=")
+    )
+    for settings in (read_application()["spec"]["sparkConf"], step):
+        assert {name: settings.get(name) for name in wanted} == wanted
+    # YARN's external shuffle service would have to know the secret.
+    assert step["spark.shuffle.service.enabled"] == "false"
+    assert "spark.ui.killEnabled=false" in read_serverless()["jobDriver"]["sparkSubmit"]["sparkSubmitParameters"]
+    assert re.search(r"^spark\.ui\.killEnabled +false$", (CONF / "spark-defaults.conf").read_text(), re.MULTILINE)
 
 
 def test_the_spark_operator_knows_every_field() -> None:

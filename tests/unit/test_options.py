@@ -141,7 +141,8 @@ def test_flags_that_do_not_go_together(argv: list[str], message: str, capsys: py
 @pytest.mark.parametrize(
     ("flag", "text", "value"),
     [
-        ("--metrics-port", "9108", ("0.0.0.0", 9108)),
+        ("--metrics-port", "9108", ("127.0.0.1", 9108)),
+        ("--metrics-port", "0.0.0.0:9108", ("0.0.0.0", 9108)),
         ("--metrics-port", "127.0.0.1:9108", ("127.0.0.1", 9108)),
         ("--metrics-port", "[::1]:9108", ("::1", 9108)),
         ("--window", "1 minutes", 60),

@@ -21,7 +21,8 @@ def add_metrics_option(group: argparse._ArgumentGroup) -> None:
         "--metrics-port",
         type=listen_address,
         metavar="[HOST:]PORT",
-        help="serve the job's metrics for Prometheus there, at /metrics; needs prometheus_client (default: not at all)",
+        help="serve the job's metrics for Prometheus at /metrics, on 127.0.0.1 unless a host is given; needs "
+        "prometheus_client (default: not at all)",
     )
 
 
