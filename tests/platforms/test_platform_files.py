@@ -247,6 +247,7 @@ def test_the_files_for_clusters_authenticate_encrypt_and_let_nobody_kill_by_the_
         "spark.network.crypto.enabled": "true",
         "spark.network.crypto.cipher": "AES/GCM/NoPadding",
         "spark.network.crypto.authEngineVersion": "2",
+        "spark.network.crypto.saslFallback": "false",
         "spark.io.encryption.enabled": "true",
         "spark.ui.killEnabled": "false",
     }
