@@ -1,5 +1,6 @@
 #!/bin/sh
-# Says in one line what to install when Python or Java is missing or too old. Usage: check_machine.sh PYTHON
+# Ends with one line that says what to install when Python or Java is missing or too old.
+# Usage: check_machine.sh PYTHON
 python=$1
 
 stop() {

@@ -1,9 +1,8 @@
-"""Draws the Grafana dashboard as a picture, from a Prometheus, without Grafana.
+"""Draws the Grafana dashboard as a picture. It needs a Prometheus, and no Grafana.
 
     python tools/draw_dashboard.py --prometheus http://localhost:9090 --minutes 15 --output docs/operate/dashboard.png
 
-The panels, their queries, places, units and thresholds are those of docker/monitoring/dashboards/unique_users.json;
-only the drawing is not Grafana's.
+The panels, their queries, positions, units and thresholds come from docker/monitoring/dashboards/unique_users.json.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SAMPLE_SECONDS = 5
 
 def ask(prometheus: str, expression: str, start: float, end: float, job: str) -> list[dict[str, Any]]:
     """The series of a range query, with Grafana's variables filled in."""
-    # As Grafana: at least four samples, so that every rate has two.
+    # As in Grafana, an interval spans at least four samples, so every rate has the two that it needs.
     interval = max(4 * SAMPLE_SECONDS, round((end - start) / STEPS))
     text = expression.replace("$__rate_interval", f"{interval}s").replace("$job", job)
     fields = {"query": text, "start": start, "end": end, "step": (end - start) / STEPS}
@@ -45,7 +44,7 @@ def ask(prometheus: str, expression: str, start: float, end: float, job: str) ->
 
 
 def show_value(value: float, unit: str) -> str:
-    """A number in a panel's unit, short."""
+    """A number as short text, with the panel's unit."""
     if unit == "percentunit":
         return f"{100 * value:.2f} %"
     if unit == "bytes":
@@ -64,7 +63,7 @@ def choose_colour(value: float, defaults: dict[str, Any]) -> str:
 
 
 def draw_stat(axes: Axes, panel: dict[str, Any], series: list[list[dict[str, Any]]]) -> None:
-    """One number on its colour."""
+    """Draws one number on a background in the colour of its threshold."""
     defaults = panel["fieldConfig"]["defaults"]
     axes.set_axis_off()
     values = [float(one["values"][-1][1]) for found in series for one in found]
@@ -77,7 +76,7 @@ def draw_stat(axes: Axes, panel: dict[str, Any], series: list[list[dict[str, Any
 
 
 def draw_series(axes: Axes, panel: dict[str, Any], series: list[list[dict[str, Any]]]) -> None:
-    """Lines over time, UTC."""
+    """Draws lines over time, in UTC."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
     custom = panel["fieldConfig"]["defaults"]["custom"]
     steps = "steps-post" if custom.get("lineInterpolation") == "stepAfter" else "default"

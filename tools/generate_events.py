@@ -1,10 +1,10 @@
-"""Seeded, reproducible events like those of the challenge, and the exact answer to them.
+"""Generates events like those of the challenge, and counts them exactly.
 
     python tools/generate_events.py --events 100000 --output stream.jsonl.gz --exact exact.jsonl
 
-The same flags give the same bytes. An event is one line of JSON, about 2 kB, with `ts` (unix seconds, a number or a
-string) and `uid` at its root, in either order, among nested objects that repeat both names and strings that hold
-braces and escaped quotes. `--exact` gets one JSON line a window, counted while generating, in order of time:
+The same flags give the same bytes. An event is one line of JSON of about 2 kB. At its root are `ts` (unix seconds, a
+number or a string) and `uid`, in either order. The rest tests a parser: nested objects repeat both names, and strings
+hold braces and escaped quotes. `--exact` writes one JSON line for each window, in order of time:
 
     {"window_start": "2016-07-11T13:39:00Z", "events": 60000, "unique_users": 45118, "late_events": 0}
 """
@@ -53,10 +53,13 @@ MALFORMED = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What to generate. Times are unix seconds, rates events per second of event time, shares 0..1, sizes bytes."""
+    """What to generate.
+
+    Times are in unix seconds, rates in events per second of event time, shares from 0 to 1, sizes in bytes.
+    """
 
     events: int = 100_000
-    start: int = 1_468_244_340  # 2016-07-11T13:39:00Z, where the challenge's sample starts
+    start: int = 1_468_244_340  # 2016-07-11T13:39:00Z, the start of the challenge's sample
     rate: float = 1_000.0
     users: int = 100_000
     size: int = 2_000
@@ -71,7 +74,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Event:
-    """A generated line without its line feed; `ts` and `uid` are None when it is malformed."""
+    """A generated line without its line feed. `ts` and `uid` are None in a malformed one."""
 
     line: bytes
     ts: int | None = None
@@ -81,7 +84,7 @@ class Event:
 
 @dataclass
 class ExactCounts:
-    """The exact answer: events and users per window, in plain Python sets."""
+    """The exact counts of events and users for each window, from Python sets."""
 
     window_seconds: int = 60
     users: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -89,7 +92,7 @@ class ExactCounts:
     late: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, event: Event) -> None:
-        """Counts an event; malformed ones not at all, late ones apart."""
+        """Counts an event. It ignores a malformed one and counts a late one separately."""
         if event.ts is None or event.uid is None:
             return
         start = event.ts - event.ts % self.window_seconds
@@ -100,7 +103,7 @@ class ExactCounts:
             self.events[start] += 1
 
     def rows(self) -> Iterator[dict[str, str | int]]:
-        """A row a window with anything in it, in order of time."""
+        """A row for each window that is not empty, in order of time."""
         for start in sorted({*self.events, *self.late}):
             yield {
                 "window_start": datetime.fromtimestamp(start, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -111,7 +114,7 @@ class ExactCounts:
 
 
 def make_fillers(random_: random.Random, size: int) -> list[bytes]:
-    """Object members, without the outer braces, that bring an event to about `size` bytes."""
+    """Members of an object, without its braces, that make an event about `size` bytes long."""
     fillers = []
     for index in range(FILLERS):
         nested: dict[str, object] = {
@@ -131,7 +134,7 @@ def make_fillers(random_: random.Random, size: int) -> list[bytes]:
 
 
 def generate_events(settings: Settings) -> Iterator[Event]:
-    """Yields the events in order of arrival; most `ts` rise, some are delayed, some late, as `settings` say."""
+    """Yields the events in order of arrival. Most `ts` rise; `settings` say how many are delayed and how many late."""
     random_ = random.Random(settings.seed)
     fillers = make_fillers(random_, settings.size)
     uids = [f"{random_.getrandbits(80):020x}" for _ in range(settings.users)]
@@ -143,7 +146,7 @@ def generate_events(settings: Settings) -> Iterator[Event]:
         if late:
             ts = int(arrival - settings.late_by)
         elif draw() < settings.delayed:
-            # Not before the start: a window must not begin with a few stragglers.
+            # Not before the start, or there would be an extra first window with a few delayed events.
             ts = max(settings.start, int(arrival - draw() * settings.max_delay))
         else:
             ts = int(arrival)
@@ -167,7 +170,7 @@ def parse_time(text: str) -> int:
     try:
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2016-07-11T13:39:00Z") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2016-07-11T13:39:00Z") from None
     return int((time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp())
 
 
@@ -175,14 +178,14 @@ def share(text: str) -> float:
     """A number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
     return value
 
 
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
@@ -203,11 +206,11 @@ def not_negative(text: str) -> float:
 
 
 def open_output(path: str) -> IO[bytes] | gzip.GzipFile:
-    """Standard output for `-`, a gzip file for a name that ends in .gz, else a plain file."""
+    """Standard output for `-`, a gzip file for a name that ends in .gz, otherwise a plain file."""
     if path == "-":
         return sys.stdout.buffer
     if path.endswith(".gz"):
-        # No name and no time in the file: the same settings give the same bytes.
+        # Without a name and a time in its header the file has the same bytes for the same settings.
         return gzip.GzipFile("", "wb", compresslevel=1, fileobj=Path(path).open("wb"), mtime=0)
     return Path(path).open("wb")
 
@@ -215,27 +218,39 @@ def open_output(path: str) -> IO[bytes] | gzip.GzipFile:
 def make_parser() -> argparse.ArgumentParser:
     """The command line's flags."""
     parser = argparse.ArgumentParser(
-        description="Seeded events like those of the challenge, with the exact answer.",
+        description="Generate events like those of the challenge, and their exact counts.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = Settings()
     parser.add_argument("--output", default="-", metavar="FILE", help=".jsonl, .jsonl.gz, or - for standard output")
-    parser.add_argument("--exact", type=Path, metavar="FILE", help="write the exact counts here, a JSON line a window")
-    parser.add_argument("--events", type=positive, default=default.events, help="how many")
+    parser.add_argument(
+        "--exact", type=Path, metavar="FILE", help="write the exact counts here, one JSON line for each window"
+    )
+    parser.add_argument("--events", type=positive, default=default.events, help="number of events")
     parser.add_argument("--start", type=parse_time, default=default.start, help="first event time, ISO 8601 or seconds")
     parser.add_argument("--rate", type=positive_rate, default=default.rate, help="events a second of event time")
-    parser.add_argument("--users", type=positive, default=default.users, help="size of the pool users are drawn from")
-    parser.add_argument("--size", type=positive, default=default.size, help="bytes of an event, about")
-    parser.add_argument("--string-ts", type=share, default=default.string_ts, help="share with ts as a string")
-    parser.add_argument("--delayed", type=share, default=default.delayed, help="share that arrives out of order")
+    parser.add_argument("--users", type=positive, default=default.users, help="number of users to draw from")
+    parser.add_argument("--size", type=positive, default=default.size, help="approximate bytes of an event")
     parser.add_argument(
-        "--max-delay", type=not_negative, default=default.max_delay, help="by how much at most, seconds"
+        "--string-ts", type=share, default=default.string_ts, help="share of events whose ts is a string"
     )
-    parser.add_argument("--late", type=share, default=default.late, help="share that arrives much too late")
-    parser.add_argument("--late-by", type=not_negative, default=default.late_by, help="by how much, seconds")
-    parser.add_argument("--malformed", type=share, default=default.malformed, help="share that is no countable event")
-    parser.add_argument("--window", type=positive, default=60, help="window of the exact counts, seconds")
-    parser.add_argument("--seed", type=int, default=default.seed, help="another seed, other events")
+    parser.add_argument(
+        "--delayed", type=share, default=default.delayed, help="share of events that arrive out of order"
+    )
+    parser.add_argument(
+        "--max-delay", type=not_negative, default=default.max_delay, help="largest delay of these, in seconds"
+    )
+    parser.add_argument(
+        "--late", type=share, default=default.late, help="share of events that arrive late, after --late-by seconds"
+    )
+    parser.add_argument(
+        "--late-by", type=not_negative, default=default.late_by, help="delay of late events, in seconds"
+    )
+    parser.add_argument(
+        "--malformed", type=share, default=default.malformed, help="share of records that can't be counted"
+    )
+    parser.add_argument("--window", type=positive, default=60, help="window of the exact counts, in seconds")
+    parser.add_argument("--seed", type=int, default=default.seed, help="another seed gives other events")
     return parser
 
 

@@ -1,9 +1,9 @@
-"""A real Kafka on this machine without Docker: one KRaft node, started as a Java process on 127.0.0.1.
+"""Runs a real Kafka on this machine without Docker: one KRaft node, a Java process that listens on 127.0.0.1.
 
     python tools/kafka_broker.py run --port 9092 --topic in:2 --topic out
     python tools/kafka_broker.py topics --bootstrap-servers localhost:9092 in:2 out
 
-`make install` puts its jars in place. For tests and benchmarks it is a context manager:
+`make install` downloads its jars. Tests and benchmarks use it as a context manager:
 
     with KafkaBroker() as broker:
         broker.create_topic("in", partitions=2)
@@ -44,7 +44,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # given the server's own port, connect to itself, and keep the server from coming back.
 PORTS = range(20_000, 32_768)
 
-# Events and results carry times of the past as record timestamps: with Kafka's 7 days of retention they would vanish.
+# Records may have timestamps in the past. With its default retention of 7 days Kafka would delete them.
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -69,7 +69,7 @@ group.initial.rebalance.delay.ms=0
 
 
 class BrokerError(Exception):
-    """The broker can't be started or did not become ready; the message is one line."""
+    """The broker can't be started, or is not ready in time; the message is one line."""
 
 
 def find_free_port() -> int:
@@ -82,10 +82,10 @@ def find_free_port() -> int:
 
 
 def create_topics(bootstrap_servers: str, topics: dict[str, int], config: dict[str, str] | None = None) -> list[str]:
-    """Creates the topics (name -> number of partitions) that are missing; returns the names of the new ones.
+    """Creates the missing topics (name -> number of partitions). Returns the names of the new ones.
 
-    `config` are Kafka topic settings such as `cleanup.policy`. Raises BrokerError when the broker can't be reached
-    or refuses.
+    `config` holds Kafka's topic settings, such as `cleanup.policy`. Raises BrokerError when the broker can't be
+    reached or refuses.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     new = [
@@ -107,13 +107,13 @@ def create_topics(bootstrap_servers: str, topics: dict[str, int], config: dict[s
 class KafkaBroker:
     """One Kafka node, broker and controller; a context manager that starts it and stops it.
 
-    `port` 0 takes a free one; `data` None takes a temporary folder that is removed at the end. `stop()`, `kill()` and
-    `start()` may follow one another: port and data stay. With `secure` there is a second listener with TLS, SASL/SCRAM
-    and ACLs (`kafka_security`); who comes through the first one is a superuser.
+    `port` 0 takes a free port. `data` None takes a temporary folder, which is removed at the end. After `stop()` or
+    `kill()` the broker may `start()` again, with the same port and data. With `secure` there is a second listener with
+    TLS, SASL/SCRAM and ACLs (`kafka_security`); whoever uses the first listener is a superuser.
     """
 
     def __init__(self, port: int = 0, data: Path | None = None, secure: bool = False) -> None:
-        """Chooses ports and folder; nothing is started yet."""
+        """Chooses the ports and the folder, and starts nothing yet."""
         self.port = port or find_free_port()
         self._secure_port = find_free_port() if secure else None
         self._controller_port = find_free_port()
@@ -123,12 +123,12 @@ class KafkaBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients connect to, `host:port`."""
+        """The address for clients, `host:port`."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def secure_bootstrap_servers(self) -> str:
-        """What clients connect to with TLS and SASL; raises BrokerError when there is no such listener."""
+        """The address for clients with TLS and SASL. Raises BrokerError when there is no such listener."""
         if self._secure_port is None:
             raise BrokerError("the broker has no secured listener")
         return f"127.0.0.1:{self._secure_port}"
@@ -159,20 +159,20 @@ class KafkaBroker:
                 [*self._java("-Xmx1g"), "kafka.Kafka", str(settings)],
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C reaches the job first; the broker is stopped after it
+                start_new_session=True,  # Ctrl-C must not reach the broker: it is stopped after the job
             )
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """Stops the broker in an orderly way; does nothing when it does not run."""
+        """Lets the broker shut down; does nothing when it does not run."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kills the broker as a crash would (SIGKILL)."""
+        """Kills the broker with SIGKILL, like a crash."""
         self._end(signal.SIGKILL)
 
     def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
-        """Creates a topic unless it is there."""
+        """Creates a topic unless it exists."""
         create_topics(self.bootstrap_servers, {name: partitions}, config)
 
     def __enter__(self) -> KafkaBroker:
@@ -216,17 +216,17 @@ class KafkaBroker:
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
         ]
-        # As Kafka's own scripts take them.
+        # Kafka's own scripts read this variable too.
         wanted = os.environ.get("KAFKA_OPTS", "").split()
         return ["java", *options, *wanted, *logging, "-cp", classes]
 
     def _format(self, settings: Path) -> None:
-        # The first byte is fixed: an id that begins with "-" would be taken for a flag.
+        # The first byte is fixed, because Kafka would read an id that begins with "-" as a flag.
         cluster = urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stdout + done.stderr).strip().splitlines() or ["nothing said"]
+            said = (done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"]
             raise BrokerError(f"Kafka could not format {self._folder}: {said[-1]}")
 
     def _wait_until_ready(self) -> None:

@@ -1,7 +1,7 @@
-"""TLS, SASL/SCRAM and ACLs for the embedded Kafka of `kafka_broker`, made when it starts.
+"""TLS, SASL/SCRAM and ACLs for the embedded Kafka of `kafka_broker`.
 
-Certificates come from the JDK's keytool, users and ACLs through Kafka's admin API over the broker's open listener,
-which belongs to a superuser.
+The JDK's keytool makes the certificates. Users and ACLs are added with Kafka's admin API through the broker's open
+listener; whoever connects there is a superuser.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Of a key that lives as long as a test, on this machine only.
+# The key that it protects lives as long as a test, on this machine only.
 STORE_PASSWORD = "embedded-store"  # noqa: S105
 ADMIN_TIMEOUT_SECONDS = 10.0
 
@@ -52,14 +52,14 @@ def make_stores(folder: Path) -> None:
 
 
 def run_keytool(*arguments: str) -> None:
-    """Runs the JDK's keytool; raises RuntimeError with what it said when it fails."""
+    """Runs the JDK's keytool. Raises RuntimeError with keytool's message when it fails."""
     done = subprocess.run(["keytool", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"keytool {arguments[0]}: {(done.stdout + done.stderr).strip()}")
 
 
 def describe_client(truststore: Path, user: str, password: str) -> str:
-    """Client properties, a line each, for a user of the secured listener."""
+    """The client properties for a user of the secured listener, one on each line."""
     login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
     return (
         "security.protocol=SASL_SSL\n"
@@ -80,15 +80,15 @@ def add_user(bootstrap_servers: str, user: str, password: str) -> None:
 
 
 def allow(bootstrap_servers: str, user: str, operation: str, resource: str, name: str, prefixed: bool = False) -> None:
-    """Allows a user something on a resource, in the words of `kafka-acls`: `Read`, `topic`, its name.
+    """Allows a user an operation on a resource, with the words of `kafka-acls`: `Read`, `topic`, its name.
 
-    With `prefixed` on all resources whose names begin so.
+    With `prefixed` the rule is for all resources whose names begin with `name`.
     """
     add_rule(bootstrap_servers, AclPermissionType.ALLOW, user, operation, resource, name, prefixed)
 
 
 def deny(bootstrap_servers: str, user: str, operation: str, resource: str, name: str) -> None:
-    """Denies what `allow` allows, whatever else allows it."""
+    """Denies a user an operation on a resource, even where another rule allows it."""
     add_rule(bootstrap_servers, AclPermissionType.DENY, user, operation, resource, name, prefixed=False)
 
 
@@ -111,7 +111,7 @@ def add_rule(
 
 
 def admit_job(bootstrap_servers: str, secure_bootstrap_servers: str, truststore: Path, topics: list[str]) -> Path:
-    """Adds the user `job` with all rights on `topics`; returns the file of its client properties."""
+    """Adds the user `job` with all rights on `topics`. Returns the file with its client properties."""
     password = uuid.uuid4().hex
     add_user(bootstrap_servers, "job", password)
     for topic in topics:

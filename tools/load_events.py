@@ -1,9 +1,9 @@
-"""Loads events, one a line, into a Kafka topic.
+"""Loads events into a Kafka topic, one for each line.
 
     python tools/load_events.py stream.jsonl.gz --topic in --create-topic 2
     zcat stream.jsonl.gz | python tools/load_events.py --topic in
 
-Lines go to the topic's partitions in turn, so that all partitions move through event time together.
+Lines go to the topic's partitions in turn, so all partitions reach the same event time together.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_lines(paths: list[str]) -> Iterator[bytes]:
 
 
 def count_partitions(producer: Producer, topic: str) -> int:
-    """How many partitions the topic has; raises LoadError when it or its broker is not there."""
+    """The topic's number of partitions. Raises LoadError when the topic does not exist or Kafka does not answer."""
     try:
         found = producer.list_topics(topic, timeout=CONNECT_SECONDS).topics[topic]
     except KafkaException as error:
@@ -60,9 +60,9 @@ def load_lines(
     rate: float | None = None,
     progress: bool = False,
 ) -> int:
-    """Sends every line as a record's value, at most `rate` a second, and waits until the broker has all of them.
+    """Sends every line as the value of a record, at most `rate` a second, and waits until Kafka has stored all.
 
-    Returns how many. Raises LoadError, one line, when any record can't be delivered.
+    Returns their number. Raises LoadError, one line, when a record can't be delivered.
     """
     producer = Producer(
         {
@@ -109,7 +109,7 @@ def load_lines(
             break
     left = producer.flush(FLUSH_SECONDS)
     if failures or left:
-        reason = failures[0].str() if failures else f"{left} records not acknowledged in {FLUSH_SECONDS:.0f} s"
+        reason = failures[0].str() if failures else f"{left} records were not acknowledged within {FLUSH_SECONDS:.0f} s"
         raise LoadError(f"topic {topic!r}: {reason}")
     if progress:
         seconds = time.monotonic() - started
@@ -123,12 +123,14 @@ def load_lines(
 
 def main() -> None:
     """Loads files or standard input into a topic."""
-    parser = argparse.ArgumentParser(description="Load events, one a line, into a Kafka topic.")
-    parser.add_argument("file", nargs="*", default=["-"], help=".jsonl or .jsonl.gz; default - is standard input")
+    parser = argparse.ArgumentParser(description="Load events into a Kafka topic, one for each line.")
+    parser.add_argument(
+        "file", nargs="*", default=["-"], help=".jsonl or .jsonl.gz files; - is standard input (default)"
+    )
     parser.add_argument("--bootstrap-servers", default="localhost:9092", help="(default: localhost:9092)")
     parser.add_argument("--topic", default="in", help="(default: in)")
-    parser.add_argument("--create-topic", type=int, metavar="PARTITIONS", help="create the topic unless it is there")
-    parser.add_argument("--rate", type=float, metavar="N", help="events a second at most (default: as fast as it goes)")
+    parser.add_argument("--create-topic", type=int, metavar="PARTITIONS", help="create the topic unless it exists")
+    parser.add_argument("--rate", type=float, metavar="N", help="at most so many events a second (default: no limit)")
     args = parser.parse_args()
     if args.rate is not None and args.rate <= 0:
         parser.error("argument --rate: give a number above 0")

@@ -1,10 +1,10 @@
-"""Writes a CycloneDX list of what the image holds: Python packages with hashes, and the jars of Spark and connectors.
+"""Writes a CycloneDX list of the image's contents: Python packages with hashes, and the jars of Spark and connectors.
 
     python tools/make_sbom.py dist/sbom.json
 
-The Python part comes from docker/requirements.txt by cyclonedx-py; the jars are those of the installed PySpark, which
-`make install` has completed in the same way as the image. A jar that does not say its Maven coordinates is listed
-by its name.
+cyclonedx-py reads the Python packages from docker/requirements.txt. The jars are those of the installed PySpark:
+`make install` adds the same ones to it as the image build does. A jar that does not hold its Maven coordinates is
+listed by its name.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ JARS = Path(pyspark.__path__[0]) / "jars"
 
 
 def read_coordinates(jar: Path) -> tuple[str, str, str]:
-    """Group, artifact and version of a jar, as Maven has put them into it; what is not known is empty."""
+    """Group, artifact and version of a jar, as Maven wrote them into it. What is not known is empty."""
     named = re.fullmatch(r"(.+?)-(\d.*)\.jar", jar.name)
     artifact, version = named.groups() if named else (jar.stem, "")
     with zipfile.ZipFile(jar) as archive:
         for name in archive.namelist():
-            # A jar with others inside has several: its own is the one of its name.
+            # A jar that contains other jars has several of these files. Its own one names its artifact.
             if name.startswith("META-INF/maven/") and name.endswith(f"/{artifact}/pom.properties"):
                 return name.split("/")[2], artifact, version
     return "", artifact, version
@@ -55,8 +55,8 @@ def describe_jar(jar: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Writes the file and says how much is in it."""
-    parser = argparse.ArgumentParser(description="List what the image holds, as CycloneDX JSON.")
+    """Writes the file and prints how many packages and jars it lists."""
+    parser = argparse.ArgumentParser(description="List the image's contents as CycloneDX JSON.")
     parser.add_argument("output", type=Path)
     args = parser.parse_args()
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Watches a topic of results: when each was written, and when a consumer had it."""
+"""Watches a topic of results: when each result was written, and when a consumer received it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """A result that was seen; all in unix seconds."""
+    """The times of a result that was received, all in unix seconds."""
 
     window_end: float
     written: float
@@ -23,10 +23,10 @@ class Result(NamedTuple):
 
 
 class ResultWatcher:
-    """Notes the results of a topic with one partition as a read_committed consumer gets them; a context manager."""
+    """A context manager that records the results of a topic with one partition, as a read_committed consumer."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        """Nothing is read yet; `seen` gets the results in order."""
+        """Reads nothing yet. `seen` will hold the results in order."""
         self.seen: list[Result] = []
         self._consumer = Consumer(
             {

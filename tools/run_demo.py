@@ -1,7 +1,7 @@
-"""The job from end to end on this machine: `make demo`.
+"""Runs the job from end to end on this machine: `make demo`.
 
-Starts an embedded Kafka, loads generated events, runs `spark-submit jobs/unique_users.py` on them, and shows its
-counts beside the exact ones. Ends with status 0 only when every minute is there and within the stated bound.
+It starts an embedded Kafka, loads generated events, runs `spark-submit jobs/unique_users.py` on them, and shows the
+counts next to the exact ones. It ends with status 0 only when every minute is there and within the stated bound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 
 
 def say(text: str) -> None:
-    """A line of what happens now."""
+    """Prints a line that says what happens now."""
     print(f"demo: {text}", flush=True)
 
 
@@ -58,7 +58,7 @@ def run_demo(events: int) -> int:
         if done.returncode != 0:
             say(f"the job ended with status {done.returncode}")
             return 1
-        say("topic out, beside the exact counts:")
+        say("topic out, next to the exact counts:")
         show = [sys.executable, str(ROOT / "tools" / "show_counts.py"), "--bootstrap-servers", servers]
         return subprocess.run([*show, "--exact", str(exact)], check=False).returncode
 
@@ -66,7 +66,7 @@ def run_demo(events: int) -> int:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Run the job on an embedded Kafka and check its counts.")
-    parser.add_argument("--events", type=int, default=200_000, help="how many to load (default: %(default)s)")
+    parser.add_argument("--events", type=int, default=200_000, help="number of events to load (default: %(default)s)")
     args = parser.parse_args()
     if args.events < 1:
         parser.error("argument --events: give a number from 1")

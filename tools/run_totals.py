@@ -1,6 +1,6 @@
-"""Unique users of every minute, hour, day, week, month and year of a file of events: `make totals FILE=…`.
+"""Counts the unique users of every minute, hour, day, week, month and year of a file: `make totals FILE=…`.
 
-Loads the file into an embedded Kafka, runs both jobs on it, and prints what the tables hold.
+It loads the file into an embedded Kafka, runs both jobs on it, and prints the tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PERIODS = ("minute", "hour", "day", "week", "month", "year")
 
 
 def say(text: str) -> None:
-    """A line of what happens now."""
+    """Prints a line that says what happens now."""
     print(f"totals: {text}", file=sys.stderr, flush=True)
 
 
@@ -57,14 +57,23 @@ def print_totals(file: str, lg_k: int, timezone: str, periods: list[str]) -> int
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Unique users of every period of a file of events.")
-    parser.add_argument("file", help="events, one a line; .gz is unpacked")
-    parser.add_argument("--lg-k", type=int, default=14, help="of the sketches (default: %(default)s: 0.8 %%)")
-    parser.add_argument("--timezone", default="UTC", help="of hours, days, … (default: %(default)s)")
-    parser.add_argument("--periods", nargs="+", choices=PERIODS, default=list(PERIODS), help="(default: all)")
+    parser = argparse.ArgumentParser(description="Count the unique users of every period of a file of events.")
+    parser.add_argument("file", help="events, one on each line; a .gz file is unpacked")
+    parser.add_argument(
+        "--lg-k",
+        type=int,
+        default=14,
+        help="size of the sketches: 2^lg_k registers (default: %(default)s, an error of 0.8 %%)",
+    )
+    parser.add_argument(
+        "--timezone", default="UTC", help="time zone of hours, days and longer periods (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--periods", nargs="+", choices=PERIODS, default=list(PERIODS), help="periods to print (default: all)"
+    )
     args = parser.parse_args()
     if not Path(args.file).exists():
-        parser.error(f"{args.file} is not there: make generate writes one")
+        parser.error(f"{args.file} does not exist: make generate writes such a file")
     try:
         sys.exit(print_totals(args.file, args.lg_k, args.timezone, args.periods))
     except (BrokerError, LoadError, OSError) as error:

@@ -1,9 +1,9 @@
-"""Shows the results in the output topic as a table with a bar a window.
+"""Shows the results in the output topic as a table, with a bar for each window.
 
     python tools/show_counts.py --topic out --exact exact.jsonl
     python tools/show_counts.py --topic out --follow
 
-Of several records with one key the last one counts, as in a compacted topic.
+Of several records with the same key it shows the last one, as in a compacted topic.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class ShowError(Exception):
 
 @dataclass(frozen=True)
 class Exact:
-    """The exact answer for a window."""
+    """The exact counts of a window."""
 
     unique_users: int
     events: int
 
 
 def read_results(bootstrap_servers: str, topic: str, follow: bool = False) -> Iterator[dict[str, Any]]:
-    """Yields the topic's records, parsed, from its beginning to its end; with `follow` goes on until interrupted.
+    """Yields the topic's records, parsed, from its beginning to its end. With `follow` it goes on until interrupted.
 
-    Only committed records, should a transaction have written them. Raises ShowError, one line.
+    It reads committed records only. Raises ShowError, one line, when Kafka does not answer or there is no such topic.
     """
     consumer = Consumer(
         {
@@ -75,19 +75,19 @@ def read_results(bootstrap_servers: str, topic: str, follow: bool = False) -> It
 
 
 def read_exact(path: Path) -> dict[str, Exact]:
-    """Reads what `generate_events.py --exact` wrote: window start -> exact counts."""
+    """Reads the file that `generate_events.py --exact` wrote: window start -> exact counts."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return {row["window_start"]: Exact(row["unique_users"], row["events"]) for row in rows if row["events"]}
 
 
 def format_header(exact: bool) -> str:
-    """The table's head, with the columns of `--exact` when asked."""
+    """The header of the table, with the columns of `--exact` when `exact` is true."""
     more = f" {'exact':>9} {'error':>8}" if exact else ""
     return f"{'window (UTC)':<20} {'users':>9}{more} {'±1 s.e.':>8} {'events':>10}"
 
 
 def format_row(result: dict[str, Any], largest: int, exact: Exact | None, with_exact: bool) -> str:
-    """One result as a line; `largest` is the number of users that fills the bar."""
+    """A result as one line. `largest` is the number of users that fills the bar."""
     users = result["unique_users"]
     middle = ""
     if with_exact:
@@ -103,7 +103,11 @@ def format_row(result: dict[str, Any], largest: int, exact: Exact | None, with_e
 
 
 def summarize_errors(results: list[dict[str, Any]], exact: dict[str, Exact]) -> tuple[str, bool]:
-    """Compares with the exact counts: one line, and whether all windows are there, exact in events, within 3 errors."""
+    """Compares the results with the exact counts.
+
+    Returns a line for the user, and whether all windows are there, with the exact number of events, and with users
+    within three standard errors.
+    """
     errors = []
     wrong_events = 0
     for result in results:
@@ -122,7 +126,7 @@ def summarize_errors(results: list[dict[str, Any]], exact: dict[str, Exact]) -> 
 
 
 def show_table(args: argparse.Namespace) -> bool:
-    """Prints the table as it stands; returns whether it agrees with `--exact` (True without it)."""
+    """Prints the table of all results so far. Returns whether it agrees with `--exact`; True without that flag."""
     latest = {result["window_start"]: result for result in read_results(args.bootstrap_servers, args.topic)}
     results = [latest[start] for start in sorted(latest)]
     exact = read_exact(args.exact) if args.exact else {}
@@ -141,7 +145,7 @@ def show_table(args: argparse.Namespace) -> bool:
 
 
 def follow_table(args: argparse.Namespace) -> None:
-    """Prints every record as it comes, until interrupted."""
+    """Prints every record when it arrives, until interrupted."""
     exact = read_exact(args.exact) if args.exact else {}
     largest = 0
     print(format_header(bool(exact)), flush=True)
@@ -151,13 +155,13 @@ def follow_table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Shows the results; with --exact the exit status is 1 unless they agree."""
+    """Shows the results. With --exact the exit status is 1 unless they agree."""
     parser = argparse.ArgumentParser(description="Show the results in the output topic.")
     parser.add_argument("--bootstrap-servers", default="localhost:9092", help="(default: localhost:9092)")
     parser.add_argument("--topic", default="out", help="(default: out)")
-    parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+    parser.add_argument("--follow", action="store_true", help="show new records when they arrive, until Ctrl-C")
     parser.add_argument(
-        "--exact", type=Path, metavar="FILE", help="exact counts of generate_events.py, to compare with"
+        "--exact", type=Path, metavar="FILE", help="compare with these exact counts, from generate_events.py"
     )
     args = parser.parse_args()
     try:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs the fast suite, and the tests of the second job, on every Spark of conf/spark-versions.txt, each in an environment
-# of its own in .cache/spark-VERSION:
-#   tools/test_matrix.sh [pytest arguments…]      SPARK="4.0.0 3.5.3" names some of them; WORKERS=2 processes
+# Runs the fast tests and those of the rollup job on every Spark of conf/spark-versions.txt. Each Spark has its own
+# environment in .cache/spark-VERSION.
+#   tools/test_matrix.sh [pytest arguments…]      SPARK="4.0.0 3.5.3" chooses versions; WORKERS=2 processes
 set -eu
 cd "$(dirname "$0")/.."
 grep -v '^#' conf/spark-versions.txt >"${TMPDIR:-/tmp}/spark-versions.$$"
@@ -20,7 +20,7 @@ while read -r spark delta kafka_jar delta_jar <&3; do
     fi
     echo "test-matrix: Spark $spark, Delta $delta"
     "$python" -m pytest -n "${WORKERS:-2}" --dist worksteal "$@" || failed="$failed $spark"
-    # Delta is another one too. Killing the second job twenty times is left to make test-rollups.
+    # Each Spark has another Delta, so the rollup job is tested too. make test-rollups kills it twenty times.
     [ $# -gt 0 ] || "$python" -m pytest tests/rollups -k "not killed" || failed="$failed $spark (rollups)"
 done 3<"${TMPDIR:-/tmp}/spark-versions.$$"
 rm -f "${TMPDIR:-/tmp}/spark-versions.$$"

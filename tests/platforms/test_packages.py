@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_jobs_and_nothing_of_the_tests(wheel: Path) -> None:
     roots = {name.split("/")[0] for name in names}
     assert {"rollup_users.py", "unique_users.py", "uniques"} <= roots
     assert not {"tests", "tools", "benchmarks", "support.py"} & roots
-    assert {f"uniques/{path.name}" for path in (ROOT / "jobs" / "uniques").glob("*.py")} <= set(names)
+    assert {str(path.relative_to(ROOT / "jobs")) for path in (ROOT / "jobs" / "uniques").rglob("*.py")} <= set(names)
     metadata = next(name for name in names if name.endswith("/METADATA"))
     # On a cluster a wheel that asks for a Spark of its own replaces the cluster's.
     required = [line for line in zipfile.ZipFile(wheel).read(metadata).decode().splitlines() if "Requires-Dist" in line]

@@ -330,6 +330,9 @@ def test_what_compose_and_prometheus_call_the_job_is_the_same() -> None:
     ]
     assert {target.split(":")[0] for target in targets} <= set(services)
     assert {"127.0.0.1:4040:4040", "127.0.0.1:9108:9108"} == set(services["unique-users"]["ports"])
+    # Prometheus reads Spark's metrics from the UI, which the image keeps on loopback.
+    assert services["unique-users"]["environment"]["SPARK_LOCAL_IP"] == "0.0.0.0"
+    assert "SPARK_LOCAL_IP=127.0.0.1" in (ROOT / "docker" / "Dockerfile").read_text()
     datasource = yaml.safe_load(
         (ROOT / "docker" / "monitoring" / "provisioning" / "datasources" / "prometheus.yml").read_text()
     )["datasources"][0]

@@ -84,7 +84,7 @@ def test_malformed_events_are_made_on_demand() -> None:
 def test_a_wrong_flag_gets_a_clear_error() -> None:
     done = run_tool("generate_events.py", "--late", "2")
     assert done.returncode == 2
-    assert b"--late: '2' is no share from 0 to 1" in done.stderr
+    assert b"--late: '2' is not a share from 0 to 1" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
