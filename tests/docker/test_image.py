@@ -104,7 +104,8 @@ def test_the_job_in_it_counts_right_shows_its_health_and_stops_cleanly(
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
     records = read_records(broker, sink)
-    assert [key for key, _ in records] == list(exact), said
+    # Windows that close in one batch are written by two tasks, in either order.
+    assert sorted(key for key, _ in records) == list(exact), said
     for key, value in records:
         assert_close(value, exact[key])
     assert well == (0, "")
@@ -130,7 +131,7 @@ def test_available_now_in_it_ends_with_the_counts(
     _, said = job.communicate(timeout=500)
     assert job.returncode == 0, said
     exact = count_exactly(events)
-    assert [key for key, _ in read_records(broker, sink)] == list(exact)
+    assert sorted(key for key, _ in read_records(broker, sink)) == list(exact)
 
 
 def test_an_executor_of_kubernetes_starts_and_looks_for_its_driver(checkpoint: Path) -> None:
