@@ -109,7 +109,12 @@ def find_problem(home: Path, max_silence_seconds: float) -> str | None:
 
 def main() -> None:
     """Ends with status 1 and one line when the job is not healthy."""
-    problem = find_problem(HOME, float(os.environ.get("HEALTH_MAX_SILENCE_SECONDS", MAX_SILENCE_SECONDS)))
+    given = os.environ.get("HEALTH_MAX_SILENCE_SECONDS", str(MAX_SILENCE_SECONDS))
+    try:
+        max_silence_seconds = float(given)
+    except ValueError:
+        sys.exit(f"unhealthy: HEALTH_MAX_SILENCE_SECONDS={given!r} is not allowed: give a number of seconds")
+    problem = find_problem(HOME, max_silence_seconds)
     if problem:
         sys.exit(f"unhealthy: {problem}")
 

@@ -152,3 +152,12 @@ def test_a_container_that_runs_no_job_is_healthy(
     start(["/bin/sh", f"{home}/entrypoint.sh", "executor"])
     start(job_of(home, job="another"))
     assert healthcheck.find_problem(home, LIMIT) is None
+
+
+def test_a_wrong_limit_gets_one_line() -> None:
+    environment = {**os.environ, "HEALTH_MAX_SILENCE_SECONDS": "soon"}
+    done = subprocess.run(
+        [sys.executable, str(HEALTHCHECK)], capture_output=True, text=True, env=environment, check=False
+    )
+    said = "unhealthy: HEALTH_MAX_SILENCE_SECONDS='soon' is not allowed: give a number of seconds\n"
+    assert (done.returncode, done.stderr) == (1, said)
