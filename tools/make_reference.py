@@ -153,7 +153,7 @@ SPARK_VERSIONS = {
     "4.2": ("this project's own", "nothing"),
     "4.0": ("Databricks 17.3 LTS, EMR Spark 8", "`--timestamp-guard neighbours` needs 4.1"),
     "3.5": (
-        "Databricks 16.4 LTS, EMR 7",
+        "Databricks 16.4 LTS, EMR 7 (with its Python 3.9 [replaced](../deploy/emr.md): Python 3.10 or newer is needed)",
         (
             "the same; and Spark can't read its own state: after a restart `carried` is 0, and windows left open are "
             "closed by events only; a batch that only closes windows is not in `unique_users_last_window_*`, nor with "

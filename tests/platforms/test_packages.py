@@ -92,7 +92,7 @@ def test_the_wheel_runs_in_a_clean_environment(wheel: Path, tmp_path: Path, even
     )
     assert lacking.returncode == 2
     said = "--metrics-port needs the Python package prometheus_client: pip install prometheus_client"
-    assert lacking.stderr.splitlines()[-1] == f"unique_users: error: {said}"
+    assert lacking.stderr.splitlines()[-1] == f"unique_users: error: {said} (see --help)"
 
 
 def test_the_zip_goes_with_the_script_alone(tmp_path: Path, events_file: Path) -> None:
