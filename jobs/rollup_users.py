@@ -9,6 +9,12 @@ Out: key day 2016-07-11T00:00:00Z
       "unique_users":81216,"events":1024770,"relative_error":0.0162,"final":true,"timezone":"UTC"}
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - EMR 7 starts Python 3.9
+    sys.stderr.write("rollup_users: error: Python 3.10 or newer is needed: docs/deploy/emr.md says how\n")
+    sys.exit(2)
+
 from uniques.apps.rollup import main
 
 if __name__ == "__main__":

@@ -8,6 +8,12 @@ Out: key 2016-07-11T13:39:00Z
       "counter":"approx_count_distinct","relative_error":0.0173,"final":true}
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - EMR 7 starts Python 3.9
+    sys.stderr.write("unique_users: error: Python 3.10 or newer is needed: docs/deploy/emr.md says how\n")
+    sys.exit(2)
+
 from uniques.apps.count import main
 
 if __name__ == "__main__":

@@ -290,8 +290,9 @@ def describe_records(spark: SparkSession) -> str:
         + "\n## Results of rollup_users.py\n\nOne record for every changed period. The key is the period and its "
         "start. The value:\n\n"
         + describe_record(*rollup, ROLLUP_RECORD)
-        + "\n## Rejected records\n\nWith `--rejects-topic`: key, value and headers as they came, byte for byte, and behind "
-        "them these headers, all of them text:\n\n" + describe_names("header", "meaning", read_headers(spark), HEADERS)
+        + "\n## Rejected records\n\nWith `--rejects-topic`: key, value and headers as they came, byte for byte, and "
+        "behind them these headers, all of them text:\n\n"
+        + describe_names("header", "meaning", read_headers(spark), HEADERS)
     )
 
 
