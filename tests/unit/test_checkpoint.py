@@ -10,7 +10,7 @@ from uniques import __version__
 from uniques.apps.count import parse_settings
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.errors import JobError, UsageError
-from uniques.runtime.failures import explain_failure
+from uniques.runtime.failures import JVM_ENDED, explain_failure
 from uniques.state.checkpoint import report_damage
 from uniques.state.manifest import compare_parameters, read_parameters
 
@@ -194,6 +194,10 @@ MEMORY = (
 def test_why_a_query_failed_is_one_line_with_the_way_out(message: str, status: int, said: str) -> None:
     error = explain_failure(message)
     assert (error.status, str(error)) == (status, f"the query failed: {said}")
+
+
+def test_an_error_of_java_without_a_message_means_that_the_jvm_ended() -> None:
+    assert str(explain_failure("An error occurred while calling o323.collectToPython.")) == JVM_ENDED
 
 
 def test_another_size_of_sketches_is_a_difference_where_there_are_sketches() -> None:

@@ -15,6 +15,12 @@ from uniques.kafka.errors import find_kafka_error
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+JVM_ENDED = (
+    "Spark's JVM ended: out of memory (then spark-submit ends with status 52), or killed; give it more memory "
+    "(spark-submit --driver-memory 2g), or lower --max-offsets-per-trigger"
+)
+# What is left of an error of Java's when the JVM ended before Python could ask for its message.
+NO_MESSAGE = re.compile(r"An error occurred while calling \S+")
 OUT_OF_MEMORY = (
     "out of memory: lower --max-offsets-per-trigger, or give more (spark-submit --driver-memory 2g, on a cluster "
     "--executor-memory)"
@@ -53,6 +59,8 @@ def explain_failure(message: str) -> JobError:
     for sign, explanation in KNOWN_FAILURES.items():
         if sign in message:
             return JobError(f"the query failed: {explanation}")
+    if NO_MESSAGE.fullmatch(message.strip()):
+        return JobError(JVM_ENDED)
     missing = re.search(r"ModuleNotFoundError: No module named '([^'.]+)", message)
     if missing:
         return JobError(

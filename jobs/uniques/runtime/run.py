@@ -13,7 +13,7 @@ from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkException, StreamingQueryException
 
 from uniques.errors import EXIT_FAILED, JobError
-from uniques.runtime.failures import explain_failure
+from uniques.runtime.failures import JVM_ENDED, explain_failure
 from uniques.runtime.logs import ConsoleHandler
 from uniques.runtime.session import create_session, is_on_databricks
 from uniques.runtime.signals import StopSignal
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uniques")
 
-
-JVM_ENDED = (
-    "Spark's JVM ended: out of memory (then spark-submit ends with status 52), or killed; give it more memory "
-    "(spark-submit --driver-memory 2g), or lower --max-offsets-per-trigger"
-)
 
 BATCH_GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2
