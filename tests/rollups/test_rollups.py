@@ -21,8 +21,7 @@ from kafka_broker import find_free_port
 from load_events import load_lines
 from monitoring import METRIC, read_expressions
 from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, registers_of, utc, wait_for_metric
-from uniques.apps import rollup, rollup_flags
-from uniques.apps.shared_flags import cluster_of
+from uniques.apps import rollup
 from uniques.errors import UsageError
 from uniques.runtime.signals import StopSignal
 
@@ -98,9 +97,8 @@ class Rollups:
         return [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint]
 
     def run(self, *flags: str, stop: StopSignal | None = None) -> None:
-        parser = rollup_flags.make_parser()
-        args = parser.parse_args([*self.flags(), *flags])
-        rollup.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
+        settings = rollup.parse_settings([*self.flags(), *flags])
+        rollup.run(self._spark, settings, stop or StopSignal())
 
     def ask(self, sql: str) -> list[Any]:
         """The rows of a query on the documentation's tables."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from uniques.apps.rollup_settings import Between, Range
     from uniques.core.calendar import Calendar
 
 
@@ -28,21 +29,16 @@ def to_instant(calendar: Calendar, time_: datetime) -> Column:
     return F.to_utc_timestamp(F.lit(time_.strftime("%Y-%m-%d %H:%M:%S")).cast("timestamp"), calendar.timezone)
 
 
-def answer_range(
-    spark: SparkSession,
-    tables: Tables,
-    between: Sequence[datetime],
-    and_between: Sequence[datetime] | None,
-) -> dict[str, Any]:
+def answer_range(spark: SparkSession, tables: Tables, question: Between) -> dict[str, Any]:
     """The unique users of a range, and of both of two, as a JSON object.
 
     Raises UsageError when the range is empty, or needs minutes that are no longer kept.
     """
     began = time.monotonic()
-    first = unite_range(spark, tables, between, "--between")
+    first = unite_range(spark, tables, question.first, "--between")
     answer = describe_range(first)
-    if and_between:
-        second = unite_range(spark, tables, and_between, "--and")
+    if question.second:
+        second = unite_range(spark, tables, question.second, "--and")
         both = first.unionByName(second).agg(F.hll_union_agg("sketch", True).alias("sketch"))
         other = describe_range(second)
         union = both.select(F.hll_sketch_estimate("sketch"), sketch_error_of(F.col("sketch"))).collect()[0]
@@ -57,7 +53,7 @@ def answer_range(
     return {**answer, "seconds": round(time.monotonic() - began, 1)}
 
 
-def unite_range(spark: SparkSession, tables: Tables, between: Sequence[datetime], flag: str) -> DataFrame:
+def unite_range(spark: SparkSession, tables: Tables, between: Range, flag: str) -> DataFrame:
     """One row: `first`, `last` STRING, `sketch` BINARY, `events` BIGINT, and the number of rows of each period."""
     start, end = (to_instant(tables.calendar, time_) for time_ in between)
     opened = tables.minutes.open(spark)

@@ -13,15 +13,12 @@ from pyspark.sql import functions as F
 
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
 from uniques.core.calendar import HOUR_SECONDS, Calendar
-from uniques.core.rollups import BEFORE_KEPT_MINUTES, make_rollup_records, parse_minutes, renew_rollups, select_minutes
-from uniques.kafka.records import add_topic
-from uniques.kafka.topics import write_topic_once
+from uniques.core.rollups import BEFORE_KEPT_MINUTES, parse_minutes, renew_rollups, select_minutes
 from uniques.tables import is_maintenance_due, maintain, merge_rows
 
 if TYPE_CHECKING:
-    import argparse
-
-    from uniques.kafka.properties import KafkaCluster
+    from uniques.apps.rollup_settings import UpkeepSettings
+    from uniques.apps.rollup_topic import RollupTopic
 
 log = logging.getLogger("uniques")
 
@@ -35,14 +32,11 @@ LARGEST_PARENT_DAYS = {"hour": 2, "day": 32, "month": 367}
 class RollupUpdater:
     """Keeps both tables and the topic up to date, batch by batch."""
 
-    def __init__(self, args: argparse.Namespace, tables: Tables, cluster: KafkaCluster) -> None:
+    def __init__(self, tables: Tables, topic: RollupTopic | None, upkeep: UpkeepSettings) -> None:
         """`totals` are the records read in this run, by what became of them, and the rows written."""
         self._tables = tables
-        self._cluster = cluster
-        self._rollup_topic = args.rollup_topic
-        self._retention = None if args.minutes_retention == "off" else args.minutes_retention
-        off = args.maintenance_interval == "off"
-        self._interval = None if off else timedelta(seconds=args.maintenance_interval)
+        self._topic = topic
+        self._upkeep = upkeep
         self._looked_at = float("-inf")
         self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
 
@@ -113,7 +107,8 @@ class RollupUpdater:
         try:
             starts = F.unix_seconds("period_start")
             number, first, last = rows.agg(F.count(F.lit(1)), F.min(starts), F.max(starts)).collect()[0]
-            self._publish(rows)
+            if self._topic:
+                self._topic.publish(rows, calendar)
             changed = F.expr(
                 "NOT (new.sketch <=> old.sketch AND new.final <=> old.final AND new.events <=> old.events)"
             )
@@ -124,31 +119,20 @@ class RollupUpdater:
             rows.unpersist()
         return int(number)
 
-    def _publish(self, rows: DataFrame) -> None:
-        if self._rollup_topic != "off":
-            publish(rows, self._tables.calendar, self._cluster, self._rollup_topic)
-
     def _maintain(self, spark: SparkSession) -> None:
-        """Once in a maintenance interval: drops minutes past their retention, joins files, removes old ones."""
-        if self._interval is None or time.monotonic() < self._looked_at + min(
-            HOUR_SECONDS, self._interval.total_seconds()
-        ):
+        """Once in a maintenance interval: drops minutes past their retention, joins small files, removes old ones."""
+        interval, now = self._upkeep.interval_seconds, time.monotonic()
+        if interval is None or now < self._looked_at + min(HOUR_SECONDS, interval):
             return
-        self._looked_at = time.monotonic()
+        self._looked_at = now
         minutes = self._tables.minutes
-        if not is_maintenance_due(minutes.open(spark), self._interval):
+        if not is_maintenance_due(minutes.open(spark), timedelta(seconds=interval)):
             return
-        if self._retention is not None:
-            drop_minutes(spark, minutes, self._tables.calendar, self._retention)
+        if self._upkeep.retention_seconds is not None:
+            drop_minutes(spark, minutes, self._tables.calendar, self._upkeep.retention_seconds)
         for table in (minutes, self._tables.rollups):
             maintain(spark, table)
-        log.info("maintenance of both tables took %.1f s", time.monotonic() - self._looked_at)
-
-
-def publish(rows: DataFrame, calendar: Calendar, cluster: KafkaCluster, topic_name: str) -> None:
-    """Writes rows of rollups to the topic, in order of time, smaller periods first."""
-    records = make_rollup_records(rows.orderBy("period_end", "period_start"), calendar)
-    write_topic_once(add_topic(records.coalesce(1), topic_name), cluster)
+        log.info("maintenance of both tables took %.1f s", time.monotonic() - now)
 
 
 def collect_hours(windows: DataFrame, calendar: Calendar) -> list[tuple[int, int]]:
