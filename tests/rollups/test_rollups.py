@@ -39,14 +39,14 @@ SQL = [re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)[0] for page 
 Minute = tuple[int, list[str]]
 
 
-def make_record(ts: int, users: list[str]) -> bytes:
-    """A record as unique_users.py --sketch writes it, made without it."""
+def make_record(ts: int, users: list[str], seconds: int = 60) -> bytes:
+    """A record as unique_users.py --sketch writes it, made without it; `seconds` of the window."""
     sketch = hll_sketch(12, tgt_hll_type.HLL_8)
     for user in users:
         sketch.update(user)
     value = {
         "window_start": utc(ts),
-        "window_end": utc(ts + 60),
+        "window_end": utc(ts + seconds),
         "unique_users": len(set(users)),
         "events": len(users),
         "counter": "hll_sketch",
@@ -295,8 +295,39 @@ def submit_rollups(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
+def read_summary(caplog: pytest.LogCaptureFixture) -> dict[str, int]:
+    """The totals of the last run."""
+    texts = [record.getMessage() for record in caplog.records]
+    summary: dict[str, int] = json.loads([text for text in texts if text.startswith("summary: ")][-1][9:])
+    return summary
+
+
+@pytest.fixture
+def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uniques")
+
+
+@pytest.mark.usefixtures("_logged")
+def test_windows_that_do_not_fill_an_hour_of_the_zone_are_left_out_with_a_reason(
+    rollups: Rollups, caplog: pytest.LogCaptureFixture
+) -> None:
+    hour = START // 3600 * 3600
+    whole = [make_record(hour + 1200 * index, [f"u{index}"], 1200) for index in range(6)]
+    rollups.load([(hour + 60, ["a"])], *whole)
+    rollups.run("--timezone", "Asia/Kolkata")
+    assert {(row[0], row[3], row[6]) for row in rollups.read_table("rollups") if row[0] in {"hour", "day"}} == {
+        ("hour", "2016-07-11T18", 1),
+        ("day", "2016-07-11", 1),
+    }
+    assert read_summary(caplog) == {"read": 7, "windows": 1, "rollups": 5, "bad_window": 6}
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in warnings if "windows of 20 minutes" in text and "--timezone Asia/Kolkata" in text]
+    assert len(warnings) == 1
+
+
+@pytest.mark.usefixtures("_logged")
 def test_minutes_past_their_retention_go_and_what_they_made_stays(
-    rollups: Rollups, capsys: pytest.CaptureFixture[str]
+    rollups: Rollups, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     now = int(datetime.now(timezone.utc).timestamp()) // 3600 * 3600
     old, new = now - 10 * 86400, now - 3600
@@ -305,10 +336,12 @@ def test_minutes_past_their_retention_go_and_what_they_made_stays(
     rollups.run(*flags)
     assert [row[3] for row in rollups.read_table("minutes")] == [2]
     before = rollups.read_table("rollups")
-    # What comes for them now can't be united with the rest of its hour.
-    rollups.load([(old + 60, ["d"])])
+    # A late window can't be united with the rest of its hour any more.
+    rollups.load([(old + 60, ["d"]), (old + 60, ["d"])])
     rollups.run(*flags)
     assert rollups.read_table("rollups") == before
+    # Each record counts once.
+    assert read_summary(caplog) == {"read": 2, "windows": 0, "rollups": 0, "before_kept_minutes": 2}
     capsys.readouterr()
     with pytest.raises(UsageError, match="are no longer kept: give a full hour"):
         rollups.run("--between", utc(old + 60), utc(now))

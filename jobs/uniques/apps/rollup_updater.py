@@ -13,8 +13,9 @@ from pyspark.sql import functions as F
 
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
 from uniques.core.calendar import HOUR_SECONDS, Calendar
-from uniques.core.rollups import BEFORE_KEPT_MINUTES, parse_minutes, renew_rollups, select_minutes
+from uniques.core.rollups import parse_minutes, renew_rollups, select_minutes
 from uniques.tables import is_maintenance_due, maintain, merge_rows
+from uniques.times import describe_duration, describe_time
 
 if TYPE_CHECKING:
     from uniques.apps.rollup_settings import UpkeepSettings
@@ -38,22 +39,22 @@ class RollupUpdater:
         self._topic = topic
         self._upkeep = upkeep
         self._looked_at = float("-inf")
+        self._warned_lengths: set[int] = set()
         self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
 
     def update(self, records: DataFrame, batch: int) -> None:
         """Merges the windows of a batch, and renews the periods that hold them.
 
-        Each step can be done again: windows are replaced by their best record, periods are united anew from their
-        parts, and rows go to the topic before the table says that they are there.
+        Each step can be repeated: windows are replaced by their best record, and periods are united anew from all their
+        parts. Rows go to the topic before they go to the table, so a kill between the two repeats both.
         """
         began = time.monotonic()
         spark = records.sparkSession
-        parsed = parse_minutes(records).persist()
+        kept_from = read_kept_from(self._tables.minutes.open(spark))
+        parsed = parse_minutes(records, self._tables.calendar, kept_from).persist()
         try:
-            by_reason = {
-                row["reject_reason"]: row["count"] for row in parsed.groupBy("reject_reason").count().collect()
-            }
-            windows = self._select_kept(spark, parsed, by_reason).persist()
+            by_reason = self._count_records(parsed)
+            windows = select_minutes(parsed).persist()
             found = windows.count()
             written = self._merge_windows(spark, windows) if found else 0
             windows.unpersist()
@@ -64,24 +65,26 @@ class RollupUpdater:
         rejected = {reason: number for reason, number in by_reason.items() if reason is not None}
         self.totals.update({"read": read, "windows": found, "rollups": written, **rejected})
         seconds = time.monotonic() - began
-        text = " ".join(f"{reason}={number}" for reason, number in rejected.items())
-        log.info(
-            "batch=%s records=%s windows=%s rollups=%s seconds=%.1f %s", batch, read, found, written, seconds, text
-        )
+        text = "".join(f" {reason}={number}" for reason, number in rejected.items())
+        log.info("batch=%s records=%s windows=%s rollups=%s seconds=%.1f%s", batch, read, found, written, seconds, text)
 
-    def _select_kept(self, spark: SparkSession, parsed: DataFrame, by_reason: dict[str | None, int]) -> DataFrame:
-        """The windows of a batch that are not older than the minutes that are kept; the others are noted."""
-        windows = select_minutes(parsed)
-        kept_from = read_kept_from(self._tables.minutes.open(spark))
-        if kept_from is None:
-            return windows
-        kept = F.col("window_start") >= F.timestamp_seconds(F.lit(kept_from))
-        gone = windows.where(~kept).count()
-        if gone:
-            # Their hour could not be united any more: the rest of it is gone.
-            by_reason[BEFORE_KEPT_MINUTES] = gone
-            log.warning("%s windows are older than --minutes-retention keeps them, and are left out", gone)
-        return windows.where(kept)
+    def _count_records(self, parsed: DataFrame) -> dict[str | None, int]:
+        """The records of a batch by reject reason, None for accepted ones; warns of windows that are left out."""
+        length = F.unix_seconds("window_end") - F.unix_seconds("window_start")
+        example = F.min(F.struct(length.alias("length"), F.unix_seconds("window_start").alias("start")))
+        rows = parsed.groupBy("reject_reason").agg(F.count(F.lit(1)).alias("records"), example.alias("example"))
+        by_reason: dict[str | None, int] = {}
+        for reason, records, (seconds, start) in rows.collect():
+            by_reason[reason] = records
+            if reason == "before_kept_minutes":
+                log.warning(
+                    "warning: %s records have windows older than --minutes-retention keeps them: they are left out",
+                    records,
+                )
+            if reason == "bad_window" and seconds not in self._warned_lengths:
+                self._warned_lengths.add(seconds)
+                log.warning("warning: %s", describe_misfit(self._tables.calendar, seconds, start))
+        return by_reason
 
     def _merge_windows(self, spark: SparkSession, windows: DataFrame) -> int:
         """Brings the windows into both tables and the topic; returns how many rollup rows that touched."""
@@ -133,6 +136,15 @@ class RollupUpdater:
         for table in (minutes, self._tables.rollups):
             maintain(spark, table)
         log.info("maintenance of both tables took %.1f s", time.monotonic() - now)
+
+
+def describe_misfit(calendar: Calendar, seconds: int, start: int) -> str:
+    """Why a window of `seconds` that starts at `start`, in unix seconds, is left out, and the way out, in one line."""
+    return (
+        f"windows of {describe_duration(seconds)}, such as that of {describe_time(start)}, do not fill the hours "
+        f"of --timezone {calendar.timezone} and are left out as bad_window: count with a --window that does, or take "
+        "another --timezone, with new tables and a new --checkpoint-location"
+    )
 
 
 def collect_hours(windows: DataFrame, calendar: Calendar) -> list[tuple[int, int]]:

@@ -6,12 +6,16 @@ twice, or with a part that came twice, gives the same row.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from uniques.core.calendar import HOUR_SECONDS, Calendar
 from uniques.core.counts import UTC_FORMAT
 from uniques.core.sketches import is_sketch, normalize_sketch, sketch_error_of
+
+if TYPE_CHECKING:
+    from uniques.core.calendar import Calendar
 
 PERIODS = ("hour", "day", "week", "month", "year")
 # What a period is united from. A week is in no month, a month in no week.
@@ -27,35 +31,45 @@ ROLLUPS_SCHEMA = (
     "relative_error DOUBLE, events BIGINT, minutes BIGINT, final BOOLEAN, parent_start TIMESTAMP, "
     "parent_end TIMESTAMP, sketch BINARY"
 )
-# Why a record of the main job's topic is no minute that can be united, in order of precedence.
-MINUTE_REJECT_REASONS = ("tombstone", "not_a_record", "no_sketch", "bad_sketch", "bad_window")
-# And what the job says of a window whose minutes are not kept any more.
-BEFORE_KEPT_MINUTES = "before_kept_minutes"
+# Why a record of the main job's topic can't be united, in order of precedence.
+MINUTE_REJECT_REASONS = (
+    "tombstone",
+    "not_a_record",
+    "no_sketch",
+    "bad_sketch",
+    # Its windows do not fill the hours of the calendar.
+    "bad_window",
+    # The other minutes of its hour were removed by retention.
+    "before_kept_minutes",
+)
 RECORD_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, sketch STRING"
 )
 
 
-def parse_minutes(records: DataFrame) -> DataFrame:
-    """Reads the main job's records: Kafka's `value`, `timestamp`, `offset`. Keeps a row a record, never raises.
+def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None = None) -> DataFrame:
+    """Parses the main job's records: Kafka's `value`, `timestamp`, `partition`, `offset`. Never raises.
 
-    Returns the columns of MINUTES_SCHEMA, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null.
+    `kept_from`: minutes before that time, in unix seconds, were removed. Returns a row for each record: the columns of
+    MINUTES_SCHEMA, `partition` INT, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null.
     """
     parsed = records.select(
         "value",
         F.from_json(F.col("value").cast("string"), RECORD_SCHEMA).alias("record"),
         F.col("timestamp").alias("written_at"),
+        "partition",
         "offset",
     ).withColumn("bytes", F.expr("try_to_binary(record.sketch, 'base64')"))
-    seconds = F.unix_seconds("record.window_end") - F.unix_seconds("record.window_start")
+    start, end = F.col("record.window_start"), F.col("record.window_end")
+    kept = F.lit(True) if kept_from is None else start >= F.timestamp_seconds(F.lit(kept_from))
     reason = (
         F.when(F.col("value").isNull(), "tombstone")
-        .when(F.col("record.window_start").isNull() | F.col("record.window_end").isNull(), "not_a_record")
+        .when(start.isNull() | end.isNull(), "not_a_record")
         .when(F.col("record.events").isNull(), "not_a_record")
         .when(F.col("record.sketch").isNull(), "no_sketch")
         .when(~is_sketch(F.col("bytes")), "bad_sketch")
-        # A window that crosses a full hour would be in two of them.
-        .when((seconds <= 0) | (F.pmod(F.lit(HOUR_SECONDS), F.greatest(seconds, F.lit(1))) != 0), "bad_window")
+        .when(~calendar.fits_window(start, end), "bad_window")
+        .when(~kept, "before_kept_minutes")
     )
     return parsed.select(
         "record.window_start",
@@ -67,18 +81,19 @@ def parse_minutes(records: DataFrame) -> DataFrame:
         F.coalesce("record.final", F.lit(False)).alias("final"),
         "written_at",
         "offset",
+        "partition",
         F.col("bytes").alias("sketch"),
         reason.alias("reject_reason"),
     )
 
 
 def select_minutes(parsed: DataFrame) -> DataFrame:
-    """One row a window out of `parse_minutes`, as MINUTES_SCHEMA: of several records for a window the best one.
+    """The accepted windows of `parse_minutes`, as MINUTES_SCHEMA: one row for each, the best of its records.
 
-    That is the one with most events: counts of a window only grow, while a job that was killed may write an older one
-    again. Of equal ones it is the one written last.
+    The best record has the most events: the counts of a window only grow, but a killed job may write an older record
+    again. Among equal ones the last written wins.
     """
-    names = [name for name in parsed.columns if name != "reject_reason"]
+    names = [name for name in parsed.columns if name not in ("reject_reason", "partition")]
     best = F.max_by(F.struct(*names), F.struct("events", "written_at", "offset")).alias("best")
     return parsed.where(F.col("reject_reason").isNull()).groupBy("window_start").agg(best).select("best.*")
 
