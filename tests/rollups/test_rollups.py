@@ -375,6 +375,24 @@ def test_the_metrics_are_the_totals_of_the_batches(rollups: Rollups) -> None:
     assert ours <= set(samples)
 
 
+def test_tables_are_found_by_name_and_by_relative_path(rollups: Rollups, spark: SparkSession, tmp_path: Path) -> None:
+    rollups.load([(START, ["a"])])
+    # A name that SQL takes for a number unless it is quoted.
+    name, folder = f"default.1e{tmp_path.stat().st_ino}", tmp_path / "a b"
+    rollups.run("--minutes-table", name, "--rollups-table", os.path.relpath(folder))
+    try:
+        assert spark.table(name.replace("1e", "`1e") + "`").count() == 1
+        assert spark.read.format("delta").load(str(folder)).count() == 5
+        # The same table under another spelling.
+        quoted = "`default`.`1e" + name.partition("1e")[2] + "`"
+        rollups.run("--minutes-table", quoted, "--rollups-table", os.path.relpath(folder))
+    finally:
+        spark.sql("DROP TABLE " + name.replace("1e", "`1e") + "`")
+    with pytest.raises(UsageError, match=r"--rollups-table `prod-eu`\.analytics\.rollups: .*prod-eu") as wrong:
+        rollups.run("--rollups-table", "prod-eu.analytics.rollups", "--show")
+    assert "is not a Delta table" not in str(wrong.value)
+
+
 def test_what_is_wrong_is_said_in_one_line(rollups: Rollups) -> None:
     with pytest.raises(UsageError, match="--timezone Mars/Olympus is not known"):
         rollups.run("--timezone", "Mars/Olympus")

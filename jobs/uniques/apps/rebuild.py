@@ -34,5 +34,5 @@ def rebuild(spark: SparkSession, tables: Tables, topic: RollupTopic | None) -> N
     merge_rows(table, rows, ["period", "period_start"], F.lit(True), F.lit(True))
     if topic:
         topic.publish(rows, tables.calendar)
-    log.info("rebuilt %s rows of %s", rows.count(), tables.rollups.place)
+    log.info("rebuilt %s rows of %s", rows.count(), tables.rollups.describe())
     rows.unpersist()

@@ -116,8 +116,8 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
         {
             "--input-topic": source.topic,
             # Other tables would lack the windows that were read before.
-            "--minutes-table": tables.minutes.place,
-            "--rollups-table": tables.rollups.place,
+            "--minutes-table": tables.minutes.describe(),
+            "--rollups-table": tables.rollups.describe(),
         },
         {},
         on_new=lambda: None,

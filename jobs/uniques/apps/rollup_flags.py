@@ -40,7 +40,9 @@ def make_parser() -> OneLineParser:
         metavar="N",
         help="most records in one batch: bounds its memory (default: %(default)s)",
     )
-    tables = parser.add_argument_group("tables (Delta): a path or URL, or the name of a table in a catalog")
+    tables = parser.add_argument_group(
+        "tables (Delta): a path with a '/' (./minutes) or a URL, or the name of a table (catalog.schema.minutes)"
+    )
     tables.add_argument(
         "--minutes-table",
         type=location,

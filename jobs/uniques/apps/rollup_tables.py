@@ -33,7 +33,7 @@ def read_calendar(spark: SparkSession, tables: Tables) -> Tables:
     """The tables with the calendar of the rollups; raises UsageError, one line, when this job did not make them."""
     properties = read_properties(tables.rollups.open(spark))
     if TIMEZONE not in properties:
-        raise UsageError(f"{tables.rollups.flag} {tables.rollups.place} was not made by this job")
+        raise UsageError(f"{tables.rollups.flag} {tables.rollups.describe()} was not made by this job")
     return Tables(tables.minutes, tables.rollups, Calendar(properties[TIMEZONE], properties[WEEK_START]))
 
 
