@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from delta.tables import DeltaTable
     from pyspark.sql import Column, DataFrame, SparkSession
+
+log = logging.getLogger("uniques")
 
 # A part of a table's name: plain, or quoted with backticks, which then stand doubled for themselves.
 PART = r"`(?:[^`]|``)+`|[^\s`./:]+"
@@ -119,6 +122,21 @@ class Table:
                 "or --rebuild"
             )
         return table
+
+    def replace(
+        self, spark: SparkSession, rows: DataFrame, properties: Mapping[str, str], partition: Sequence[str]
+    ) -> None:
+        """Replaces rows and properties in one commit; creates the table where it does not exist."""
+        found = read_properties(self.open(spark)) if self.exists(spark) else {}
+        kept = {name: value for name, value in found.items() if name in PROPERTIES or not name.startswith("delta.")}
+        lost = sorted(found.keys() - kept.keys())
+        wanted = {**PROPERTIES, MAINTAINED_AT: describe_now(), **kept, **properties}
+        writer = rows.writeTo(self.identify(spark)).using("delta").partitionedBy(*map(F.col, partition))
+        for name, value in wanted.items():
+            writer = writer.tableProperty(name, value)
+        writer.createOrReplace()
+        if lost:
+            log.warning("warning: %s has lost the properties %s: set them again", self.describe(), ", ".join(lost))
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:

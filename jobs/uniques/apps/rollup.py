@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from uniques.apps.ranges import answer_range, show_tables
 from uniques.apps.rebuild import rebuild
 from uniques.apps.rollup_flags import QUERY_NAME, make_parser
+from uniques.apps.rollup_progress import UnreadPartitions
 from uniques.apps.rollup_settings import Between, Rebuild, Show, make_settings
 from uniques.apps.rollup_tables import create_tables, read_calendar
 from uniques.apps.rollup_topic import RollupTopic
@@ -123,7 +124,10 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
         on_new=lambda: None,
     )
     create_tables(spark, tables)
-    updater = RollupUpdater(tables, topic, settings.upkeep)
+    if topic:
+        topic.publish_pending(spark, tables)
+    unread = UnreadPartitions(spark, settings)
+    updater = RollupUpdater(tables, topic, settings.upkeep, unread.find)
     records = read_topic(spark, settings.cluster, source.topic, "earliest", source.max_offsets_per_trigger)
     writer = records.writeStream.foreachBatch(updater.update).queryName(QUERY_NAME)
     writer = writer.option("checkpointLocation", query_location(running.checkpoint_location))
@@ -132,6 +136,7 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
     else:
         writer = writer.trigger(processingTime=f"{running.trigger_milliseconds} milliseconds")
     with ExitStack() as stack:
+        stack.callback(unread.close)
         listeners: list[StreamingQueryListener] = [LagListener(QUERY_NAME)]
         if running.metrics_address:
             listeners.append(stack.enter_context(load_metrics()(running.metrics_address, updater.totals)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from uniques.apps.rollup_progress import bound_completeness
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
 from uniques.core.calendar import HOUR_SECONDS, Calendar
 from uniques.core.rollups import parse_minutes, renew_rollups, select_minutes
@@ -18,23 +19,36 @@ from uniques.tables import is_maintenance_due, maintain, merge_rows
 from uniques.times import describe_duration, describe_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uniques.apps.rollup_settings import UpkeepSettings
     from uniques.apps.rollup_topic import RollupTopic
 
 log = logging.getLogger("uniques")
 
 
-# In so many separate stretches of time files are looked up one by one; beyond, from the first to the last.
+# Up to so many stretches of time are looked up separately; more become one, from the first to the last.
 MAX_STRETCHES = 50
-# How far the parts of one period can be apart, generously.
+# An upper bound of the days between a part and the larger period that holds it.
 LARGEST_PARENT_DAYS = {"hour": 2, "day": 32, "month": 367}
 
 
 class RollupUpdater:
     """Keeps both tables and the topic up to date, batch by batch."""
 
-    def __init__(self, tables: Tables, topic: RollupTopic | None, upkeep: UpkeepSettings) -> None:
-        """`totals` are the records read in this run, by what became of them, and the rows written."""
+    def __init__(
+        self,
+        tables: Tables,
+        topic: RollupTopic | None,
+        upkeep: UpkeepSettings,
+        find_unread: Callable[[int], set[int]] = lambda _batch: set(),
+    ) -> None:
+        """`find_unread`: the partitions of the input topic with records behind those of a batch.
+
+        `totals` are the records read in this run, by what became of them, and the rows written.
+        """
+        self._find_unread = find_unread
+        self._positions: dict[int, int] = {}
         self._tables = tables
         self._topic = topic
         self._upkeep = upkeep
@@ -56,7 +70,7 @@ class RollupUpdater:
             by_reason = self._count_records(parsed)
             windows = select_minutes(parsed).persist()
             found = windows.count()
-            written = self._merge_windows(spark, windows) if found else 0
+            written = self._merge_windows(spark, windows, self._find_unread(batch))
             windows.unpersist()
         finally:
             parsed.unpersist()
@@ -69,7 +83,13 @@ class RollupUpdater:
         log.info("batch=%s records=%s windows=%s rollups=%s seconds=%.1f%s", batch, read, found, written, seconds, text)
 
     def _count_records(self, parsed: DataFrame) -> dict[str | None, int]:
-        """The records of a batch by reject reason, None for accepted ones; warns of windows that are left out."""
+        """The records of a batch by reject reason, None for accepted ones; warns of windows that are left out.
+
+        Notes how far each partition has been read.
+        """
+        accepted = parsed.where("reject_reason IS NULL AND final")
+        oldest = accepted.groupBy("partition").agg(F.unix_seconds(F.min("window_end")))
+        self._positions.update((partition, end) for partition, end in oldest.collect())
         length = F.unix_seconds("window_end") - F.unix_seconds("window_start")
         example = F.min(F.struct(length.alias("length"), F.unix_seconds("window_start").alias("start")))
         rows = parsed.groupBy("reject_reason").agg(F.count(F.lit(1)).alias("records"), example.alias("example"))
@@ -83,33 +103,40 @@ class RollupUpdater:
                 )
             if reason == "bad_window" and seconds not in self._warned_lengths:
                 self._warned_lengths.add(seconds)
-                log.warning("warning: %s", describe_misfit(self._tables.calendar, seconds, start))
+                log.warning(
+                    "warning: %s and are left out as bad_window: count with a --window that does, or take another "
+                    "--timezone, with new tables and a new --checkpoint-location",
+                    describe_misfit(self._tables.calendar, seconds, start),
+                )
         return by_reason
 
-    def _merge_windows(self, spark: SparkSession, windows: DataFrame) -> int:
-        """Brings the windows into both tables and the topic; returns how many rollup rows that touched."""
+    def _merge_windows(self, spark: SparkSession, windows: DataFrame, unread: set[int]) -> int:
+        """Brings the windows into both tables and the topic; returns the number of rows of rollups."""
         calendar = self._tables.calendar
         minutes, rollups = self._tables.minutes.open(spark), self._tables.rollups.open(spark)
         hours = collect_hours(windows, calendar)
-        merge_rows(
-            minutes,
-            windows,
-            ["window_start"],
-            F.expr("struct(new.events, new.written_at, new.offset) > struct(old.events, old.written_at, old.offset)"),
-            select_stretches(F.col("old.window_start"), hours),
-        )
+        if hours:
+            merge_rows(
+                minutes,
+                windows,
+                ["window_start"],
+                F.expr(
+                    "struct(new.events, new.written_at, new.offset) > struct(old.events, old.written_at, old.offset)"
+                ),
+                select_stretches(F.col("old.window_start"), hours),
+            )
         near = minutes.toDF().where(select_stretches(F.col("window_start"), hours))
         old = rollups.toDF()
         parts = old.where(select_parts(hours)).persist()
-        renewed = renew_rollups(near, parts, windows, calendar)
+        renewed = renew_rollups(near, parts, windows, calendar) if hours else old.limit(0)
         parts.unpersist()
-        # Periods that end now, without a change of their own.
-        ended = old.where(~F.col("final")).join(renewed, ["period", "period_start"], "left_anti")
-        over = period_is_over(minutes.toDF())
-        rows = renewed.unionByName(ended.where(over)).withColumn("final", over).persist()
+        complete = is_complete(bound_completeness(find_newest(minutes.toDF()), unread, self._positions))
+        rows = set_final(renewed, old, complete).persist()
         try:
             starts = F.unix_seconds("period_start")
             number, first, last = rows.agg(F.count(F.lit(1)), F.min(starts), F.max(starts)).collect()[0]
+            if not number:
+                return 0
             if self._topic:
                 self._topic.publish(rows, calendar)
             changed = F.expr(
@@ -139,16 +166,15 @@ class RollupUpdater:
 
 
 def describe_misfit(calendar: Calendar, seconds: int, start: int) -> str:
-    """Why a window of `seconds` that starts at `start`, in unix seconds, is left out, and the way out, in one line."""
+    """What is wrong with a window of `seconds` that starts at `start`, in unix seconds."""
     return (
-        f"windows of {describe_duration(seconds)}, such as that of {describe_time(start)}, do not fill the hours "
-        f"of --timezone {calendar.timezone} and are left out as bad_window: count with a --window that does, or take "
-        "another --timezone, with new tables and a new --checkpoint-location"
+        f"windows of {describe_duration(seconds)}, such as that of {describe_time(start)}, do not fill the hours of "
+        f"--timezone {calendar.timezone}"
     )
 
 
 def collect_hours(windows: DataFrame, calendar: Calendar) -> list[tuple[int, int]]:
-    """The hours that hold windows, as stretches `[start, end)` in unix seconds; gaps of up to a day are closed."""
+    """The hours that hold windows, as stretches `[start, end)` in unix seconds; gaps of up to a day are included."""
     hour = calendar.bounds(F.col("window_start"), "hour")
     bounds = windows.select(F.unix_seconds(hour.start).alias("start"), F.unix_seconds(hour.end).alias("end"))
     stretches: list[tuple[int, int]] = []
@@ -169,7 +195,7 @@ def select_stretches(time_: Column, stretches: list[tuple[int, int]]) -> Column:
 
 
 def select_parts(stretches: list[tuple[int, int]]) -> Column:
-    """Whether a row of rollups may be a part of a period that holds one of the stretches."""
+    """Whether a row of rollups may be needed to unite a period that holds one of the stretches."""
     wanted = F.lit(False)
     for period, reach_days in LARGEST_PARENT_DAYS.items():
         reach = reach_days * 24 * HOUR_SECONDS
@@ -178,12 +204,29 @@ def select_parts(stretches: list[tuple[int, int]]) -> Column:
     return wanted
 
 
-def period_is_over(minutes: DataFrame) -> Column:
-    """Whether a row of rollups is final: a final window ended with it or later, and so did the clock.
+def set_final(renewed: DataFrame, old: DataFrame, complete: Column) -> DataFrame:
+    """The rows to write: renewed ones, with `final` set, and old ones that become final without another change.
 
-    The clock, because one window far in the future, of a flipped timestamp, must not end all periods before it.
+    A row that was final stays so: records that come for it now are corrections.
     """
-    last = minutes.where("final").agg(F.unix_seconds(F.max("window_end"))).collect()[0][0]
-    if last is None:
+    keys = ["period", "period_start"]
+    was_final = old.select(*keys, F.col("final").alias("was_final"))
+    rows = renewed.join(was_final, keys, "left").withColumn("final", complete | F.coalesce("was_final", F.lit(False)))
+    ended = old.where(~F.col("final")).join(renewed, keys, "left_anti").where(complete)
+    return rows.select(*old.columns).unionByName(ended.withColumn("final", F.lit(True)))
+
+
+def find_newest(minutes: DataFrame) -> int | None:
+    """The end of the newest final window, in unix seconds; None when there is none."""
+    newest: int | None = minutes.where("final").agg(F.unix_seconds(F.max("window_end"))).collect()[0][0]
+    return newest
+
+
+def is_complete(until: int | None) -> Column:
+    """Whether a row of rollups ended by a time in unix seconds, and by the clock too.
+
+    The clock matters because one window far in the future, of a flipped timestamp, must not end all periods before it.
+    """
+    if until is None:
         return F.lit(False)
-    return F.col("period_end") <= F.least(F.timestamp_seconds(F.lit(last)), F.current_timestamp())
+    return F.col("period_end") <= F.least(F.timestamp_seconds(F.lit(until)), F.current_timestamp())
