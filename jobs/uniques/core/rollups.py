@@ -1,7 +1,7 @@
-"""Larger periods from the sketches of windows: calendar, union, and the rows of hours, days, weeks, months, years.
+"""Rollups: the rows of hours, days, weeks, months and years, united from the sketches of windows.
 
-Every function here needs a session in UTC. A row is always united anew from all its parts, never added to: doing it
-twice, or with a part that came twice, gives the same row.
+Every function here needs a session in UTC. A row is always united anew from all its parts. So doing it twice, or with a
+part that came twice, gives the same row.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from uniques.core.calendar import Calendar
 
 PERIODS = ("hour", "day", "week", "month", "year")
-# What a period is united from. A week is in no month, a month in no week.
+# The smaller period that each is united from. Weeks cross months, so neither is united from the other.
 PARTS = {"day": "hour", "week": "day", "month": "day", "year": "month"}
-# What a row is left to, when that fits into a range as well.
+# The larger period that replaces a row in a range, when it fits into the range too.
 PARENTS = {"hour": "day", "day": "month", "month": "year"}
 MINUTES_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, "
@@ -101,8 +101,8 @@ def select_minutes(parsed: DataFrame) -> DataFrame:
 def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
     """Unites `start` TIMESTAMP, `events` BIGINT, `minutes` BIGINT, `sketch` BINARY to rows of a period.
 
-    Returns the columns of ROLLUPS_SCHEMA, `final` null. A part belongs to the period it starts in. Where sketches
-    differ in lg_k the smallest holds, for the error too.
+    Returns the columns of ROLLUPS_SCHEMA, `final` null. A part belongs to the period it starts in. Sketches of
+    different lg_k give one of the smallest lg_k, with its error.
     """
     united = parts.groupBy(calendar.bounds(F.col("start"), period).alias("bounds")).agg(
         F.sum("events").alias("events"),
@@ -143,9 +143,9 @@ def rollups_as_parts(rollups: DataFrame, period: str) -> DataFrame:
 def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, calendar: Calendar) -> DataFrame:
     """The rows of all periods that hold a changed window, united anew; columns of ROLLUPS_SCHEMA, `final` null.
 
-    `minutes` and `rollups` are the rows there are, at least of the periods that hold a change; it is in `minutes`
-    already and not yet in `rollups`. `changed` has `window_start` TIMESTAMP. An hour is united from its minutes, all
-    others from the smaller periods. Runs a job for each period.
+    `changed` has `window_start` TIMESTAMP. `minutes` already holds the change, `rollups` does not; both need only the
+    rows of the periods that hold one. An hour is united from its minutes, every other period from smaller periods. Runs
+    a job for each period.
     """
     hour_of = calendar.bounds(F.col("window_start"), "hour").start
     hours = changed.select(hour_of.alias("hour")).distinct()
@@ -165,7 +165,7 @@ def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, ca
 
 
 def materialize_rows(rows: DataFrame) -> DataFrame:
-    """Rows computed once: each period is read by those above it, and would be united anew for each of them."""
+    """The rows, computed once: otherwise every larger period would compute those of the smaller ones again."""
     return rows.localCheckpoint()
 
 
@@ -198,7 +198,7 @@ def make_rollup_records(rollups: DataFrame, calendar: Calendar) -> DataFrame:
 
 
 def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, start: Column, end: Column) -> DataFrame:
-    """The fewest rows that make up `[start, end)`: years, months, days, hours that fit, and minutes at both edges.
+    """The fewest rows that make up `[start, end)`: years, months, days and hours that fit, minutes at both edges.
 
     Returns `period` STRING, `start` TIMESTAMP, `events`, `minutes` BIGINT, `sketch` BINARY. `start` and `end` are
     TIMESTAMP columns of constants, at full minutes.
@@ -211,7 +211,7 @@ def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, sta
     rows = rows.where(~F.coalesce(fits(F.col("parent_start"), F.col("parent_end")), F.lit(False)))
     hour = calendar.bounds(F.col("window_start"), "hour")
     edges = minutes.where(fits(F.col("window_start"), F.col("window_end")))
-    # Said twice: so that files without these hours are skipped, and exactly.
+    # `near` lets Spark skip files without these hours; the condition after it is exact.
     near = (F.col("window_start") < calendar.bounds(start, "hour").end) | (
         F.col("window_start") >= calendar.bounds(end, "hour").start
     )
