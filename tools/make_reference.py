@@ -22,7 +22,6 @@ from uniques.core.calendar import Calendar
 from uniques.core.counts import Counter, make_records
 from uniques.core.events import REJECT_REASONS
 from uniques.core.rollups import (
-    BEFORE_KEPT_MINUTES,
     MINUTE_REJECT_REASONS,
     MINUTES_SCHEMA,
     ROLLUPS_SCHEMA,
@@ -98,7 +97,7 @@ MINUTE_REASONS = {
     "not_a_record": "no JSON object with `window_start`, `window_end` and `events`",
     "no_sketch": "no `sketch`: the job that wrote it runs without `--sketch`",
     "bad_sketch": "`sketch` is no HLL sketch in base64",
-    "bad_window": "a window that does not divide the hour",
+    "bad_window": "windows of its length do not fill the hours of `--timezone`, such as 20 minutes in Asia/Kolkata",
     "before_kept_minutes": "the minutes of that time were removed (`--minutes-retention`)",
 }
 
@@ -330,8 +329,7 @@ def describe_reasons() -> str:
         "them: [Rejected events](../guides/rejects.md).\n\n"
         + describe_names("reason", "why", REJECT_REASONS, REASONS)
         + "\n## rollup_users.py\n\nA record of the input topic that can't be merged is left out, for the first of "
-        "these reasons that fits:\n\n"
-        + describe_names("reason", "why", (*MINUTE_REJECT_REASONS, BEFORE_KEPT_MINUTES), MINUTE_REASONS)
+        "these reasons that fits:\n\n" + describe_names("reason", "why", MINUTE_REJECT_REASONS, MINUTE_REASONS)
     )
 
 
@@ -341,8 +339,8 @@ def describe_reasons() -> str:
 def describe_tables() -> str:
     """Both Delta tables."""
     text = (
-        "# Tables\n\nThe rollup job keeps two Delta tables. Each is given by a path, a URL, or the name of a table in "
-        "a catalog. Times are in UTC.\n"
+        "# Tables\n\nThe rollup job keeps two Delta tables. Give each as a path with a `/`, such as `./minutes` for a "
+        "folder, as a URL, or as the name of a table in a catalog, of one to three parts. Times are in UTC.\n"
     )
     for flag, row, schema in (
         ("--minutes-table", "A row a window.", MINUTES_SCHEMA),

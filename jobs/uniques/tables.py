@@ -1,28 +1,39 @@
-"""Delta tables: where they are, how they are made, merged into, and kept small."""
+"""Delta tables: where they are, and how they are created, merged into, and kept small."""
 
 from __future__ import annotations
 
+import logging
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from py4j.protocol import Py4JError
+from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
 from uniques.errors import UsageError
+from uniques.jvm import gateway_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from delta.tables import DeltaTable
     from pyspark.sql import Column, DataFrame, SparkSession
 
-CATALOG_NAME = re.compile(r"\w+(\.\w+){0,2}")
+log = logging.getLogger("uniques")
+
+# A part of a table's name: plain, or quoted with backticks, which then stand doubled for themselves.
+PART = r"`(?:[^`]|``)+`|[^\s`./:]+"
+NAME = re.compile(rf"(?:{PART})(?:\.(?:{PART})){{0,2}}")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 PROPERTIES = {
-    # A changed row is marked deleted and written anew; the file around it stays as it is.
+    # A changed row is marked as deleted and written to another file; its old file stays.
     "delta.enableDeletionVectors": "true",
-    # Every batch adds a small file; Delta joins them once there are 50.
+    # Every batch adds a small file; Delta joins them when there are 50.
     "delta.autoOptimize.autoCompact": "true",
     "delta.logRetentionDuration": "interval 7 days",
 }
@@ -32,45 +43,73 @@ LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table: `place` is a path or URL, or the name of a table in a catalog; `flag` is what gave it."""
+    """A Delta table: `place` is a path or URL, or the name of a table in a catalog; `flag` is the flag that gave it."""
 
     flag: str
     place: str
 
+    def __post_init__(self) -> None:
+        """Raises UsageError, one line, for a place that is neither."""
+        if not self.is_path and not NAME.fullmatch(self.place):
+            raise UsageError(
+                f"{self.flag} {self.place!r} is not allowed: give a folder with a '/', such as ./minutes, or a URL, "
+                "or the name of a table: catalog.schema.table, schema.table or table, with backticks around odd parts"
+            )
+
     @property
     def is_path(self) -> bool:
-        """Whether the place is a path: anything that can't be a name. A folder can be given as `./name`."""
-        return not CATALOG_NAME.fullmatch(self.place)
+        """Whether the place is a path: it has a `/` or a scheme, outside of backticks."""
+        plain = re.sub(r"`(?:[^`]|``)+`", "", self.place)
+        return "/" in plain or SCHEME.match(plain) is not None
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of a table's name, without quotes."""
+        return [
+            part[1:-1].replace("``", "`") if part.startswith("`") else part for part in re.findall(PART, self.place)
+        ]
+
+    def describe(self) -> str:
+        """The place in one spelling: a path as it is, a name with backticks only where it needs them."""
+        if self.is_path:
+            return self.place
+        return ".".join(part if re.fullmatch(r"\w+", part) else quote(part) for part in self.parts)
+
+    def identify(self, spark: SparkSession) -> str:
+        """The table's name in SQL, each part quoted; of a path the absolute one, as Delta wants it."""
+        parts = ["delta", make_absolute(spark, self.place)] if self.is_path else self.parts
+        return ".".join(map(quote, parts))
 
     def open(self, spark: SparkSession) -> DeltaTable:
         """The table, which must exist; raises UsageError, one line, where it does not, or is no Delta table."""
         from delta.tables import DeltaTable
-        from pyspark.errors import AnalysisException
 
+        with self._named_errors():
+            return DeltaTable.forName(spark, self.identify(spark))
+
+    def exists(self, spark: SparkSession) -> bool:
+        """Whether there is a Delta table at that place."""
         try:
-            return DeltaTable.forPath(spark, self.place) if self.is_path else DeltaTable.forName(spark, self.place)
-        except AnalysisException as error:
-            raise UsageError(f"{self.flag} {self.place}: {str(error).splitlines()[0]}") from error
+            self.open(spark)
+        except UsageError:
+            return False
+        return True
 
     def create(
         self, spark: SparkSession, schema: str, properties: Mapping[str, str], partition: Sequence[str] = ()
     ) -> DeltaTable:
-        """The table, made where it is not there yet, with a schema in DDL.
+        """The table, created where it does not exist, with a schema in DDL.
 
-        Raises UsageError, one line, when it is there with other `properties`.
+        Raises UsageError, one line, when it exists with other `properties`.
         """
-        from delta.tables import DeltaTable
-        from pyspark.errors import AnalysisException
-
-        builder = DeltaTable.createIfNotExists(spark)
-        builder = builder.location(self.place) if self.is_path else builder.tableName(self.place)
-        builder = builder.addColumns(spark.createDataFrame([], schema).schema).partitionedBy(*partition)
-        for name, value in {**PROPERTIES, **properties, MAINTAINED_AT: describe_now()}.items():
-            builder = builder.property(name, value)
-        try:
-            table = builder.execute()
-        except AnalysisException as error:
-            raise UsageError(f"{self.flag} {self.place}: {str(error).splitlines()[0]}") from error
+        wanted = {**PROPERTIES, **properties, MAINTAINED_AT: describe_now()}
+        partitioned = f"PARTITIONED BY ({', '.join(partition)})" if partition else ""
+        with self._named_errors():
+            spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {self.identify(spark)} ({schema}) USING delta {partitioned} "
+                f"TBLPROPERTIES ({list_properties(wanted)})"
+            )
+        table = self.open(spark)
         found = read_properties(table)
         differences = [
             f"{name.rsplit('.', 1)[-1]} {found.get(name, 'unset')} (now {value})"
@@ -79,14 +118,57 @@ class Table:
         ]
         if differences:
             raise UsageError(
-                f"{self.flag} {self.place} was made with {', '.join(differences)}: give the same, another table, or "
-                "--rebuild"
+                f"{self.flag} {self.describe()} was made with {', '.join(differences)}: give the same, another table, "
+                "or --rebuild"
             )
         return table
 
-    def sql_name(self) -> str:
-        """The table's name in SQL."""
-        return f"delta.`{self.place}`" if self.is_path else self.place
+    def replace(
+        self, spark: SparkSession, rows: DataFrame, properties: Mapping[str, str], partition: Sequence[str]
+    ) -> None:
+        """Replaces rows and properties in one commit; creates the table where it does not exist."""
+        found = read_properties(self.open(spark)) if self.exists(spark) else {}
+        kept = {name: value for name, value in found.items() if name in PROPERTIES or not name.startswith("delta.")}
+        lost = sorted(found.keys() - kept.keys())
+        wanted = {**PROPERTIES, MAINTAINED_AT: describe_now(), **kept, **properties}
+        writer = rows.writeTo(self.identify(spark)).using("delta").partitionedBy(*map(F.col, partition))
+        for name, value in wanted.items():
+            writer = writer.tableProperty(name, value)
+        writer.createOrReplace()
+        if lost:
+            log.warning("warning: %s has lost the properties %s: set them again", self.describe(), ", ".join(lost))
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Raises UsageError, one line with the flag, for what Spark says of a place that can't be used."""
+        try:
+            yield
+        except (AnalysisException, Py4JError) as error:
+            text = str(error)
+            # An unknown catalog reaches Python as Java's exception.
+            found = re.search(r"CatalogNotFoundException: (.+)", text)
+            if not isinstance(error, AnalysisException) and not found:
+                raise
+            said = found[1] if found else next((line for line in text.splitlines() if line.strip()), "can't be used")
+            raise UsageError(f"{self.flag} {self.describe()}: {said}") from error
+
+
+def quote(part: str) -> str:
+    """A part of a name, quoted for SQL."""
+    return f"`{part.replace('`', '``')}`"
+
+
+def make_absolute(spark: SparkSession, path: str) -> str:
+    """An absolute path or URL for one that may be relative to the working directory of Spark's default file system."""
+    if path.startswith("/") or SCHEME.match(path):
+        return path
+    gateway = gateway_of(spark)
+    if gateway is None:
+        return str(Path(path).absolute())
+    folder = gateway.jvm.org.apache.hadoop.fs.Path(path)
+    system = folder.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+    absolute: str = system.makeQualified(folder).toString()
+    return absolute
 
 
 def read_properties(table: DeltaTable) -> dict[str, str]:
@@ -97,7 +179,17 @@ def read_properties(table: DeltaTable) -> dict[str, str]:
 
 def set_property(spark: SparkSession, table: Table, name: str, value: str) -> None:
     """Sets a property of a table."""
-    spark.sql(f"ALTER TABLE {table.sql_name()} SET TBLPROPERTIES ('{name}' = '{value}')")
+    spark.sql(f"ALTER TABLE {table.identify(spark)} SET TBLPROPERTIES ({list_properties({name: value})})")
+
+
+def list_properties(properties: Mapping[str, str]) -> str:
+    """Properties as SQL lists them: `'name' = 'value', …`."""
+
+    def literal(text: str) -> str:
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+
+    return ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
 
 
 def merge_rows(table: DeltaTable, rows: DataFrame, keys: Sequence[str], update_when: Column, within: Column) -> None:
@@ -122,7 +214,7 @@ def maintain(spark: SparkSession, table: Table) -> None:
     """Joins small files, and removes those that no version of the last 7 days needs."""
     opened = table.open(spark)
     opened.optimize().executeCompaction()
-    # Delta lists a table's folders in as many tasks, 10,000 by default; a table here has six at the most.
+    # Delta lists folders in so many tasks, 10,000 by default; these tables have six folders at most.
     tasks = spark.conf.get(LISTING_TASKS)
     spark.conf.set(LISTING_TASKS, "8")
     opened.vacuum()

@@ -12,23 +12,32 @@ import subprocess
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Producer
 from datasketches import hll_sketch, tgt_hll_type
 from kafka_broker import find_free_port
 from load_events import load_lines
 from monitoring import METRIC, read_expressions
-from support import ROOT, SPARK_SUBMIT, plain_environment, read_records, registers_of, utc, wait_for_metric
-from uniques.apps import rollup, rollup_flags
-from uniques.apps.shared_flags import cluster_of
-from uniques.errors import UsageError
+from support import (
+    ROOT,
+    SPARK_SUBMIT,
+    plain_environment,
+    read_messages,
+    read_records,
+    registers_of,
+    utc,
+    wait_for_metric,
+)
+from uniques.apps import rollup, rollup_topic
+from uniques.errors import JobError, UsageError
 from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from kafka_broker import KafkaBroker
     from pyspark.sql import SparkSession
@@ -40,14 +49,14 @@ SQL = [re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)[0] for page 
 Minute = tuple[int, list[str]]
 
 
-def make_record(ts: int, users: list[str]) -> bytes:
-    """A record as unique_users.py --sketch writes it, made without it."""
+def make_record(ts: int, users: list[str], seconds: int = 60) -> bytes:
+    """A record as unique_users.py --sketch writes it, made without it; `seconds` of the window."""
     sketch = hll_sketch(12, tgt_hll_type.HLL_8)
     for user in users:
         sketch.update(user)
     value = {
         "window_start": utc(ts),
-        "window_end": utc(ts + 60),
+        "window_end": utc(ts + seconds),
         "unique_users": len(set(users)),
         "events": len(users),
         "counter": "hll_sketch",
@@ -98,9 +107,8 @@ class Rollups:
         return [*topics, "--rollup-topic", self.sink, *self.tables, *self._checkpoint]
 
     def run(self, *flags: str, stop: StopSignal | None = None) -> None:
-        parser = rollup_flags.make_parser()
-        args = parser.parse_args([*self.flags(), *flags])
-        rollup.run(self._spark, args, cluster_of(parser, args), stop or StopSignal())
+        settings = rollup.parse_settings([*self.flags(), *flags])
+        rollup.run(self._spark, settings, stop or StopSignal())
 
     def ask(self, sql: str) -> list[Any]:
         """The rows of a query on the documentation's tables."""
@@ -109,8 +117,32 @@ class Rollups:
         return self._spark.sql(sql).collect()
 
     def read_topic(self) -> dict[str, dict[str, Any]]:
-        """Key -> last record, as a compacted topic keeps it."""
-        return dict(read_records(self._broker, self.sink))
+        """Key -> last record, as a compacted topic keeps it: without the keys that end with a tombstone."""
+        last = {(message.key() or b"").decode(): message.value() for message in read_messages(self._broker, self.sink)}
+        return {key: json.loads(value) for key, value in last.items() if value is not None}
+
+    def produce(self, partitions: dict[int, list[bytes]], **settings: Any) -> None:
+        """Writes records to these partitions of the source; in one transaction with a `transactional.id`."""
+        producer = Producer({"bootstrap.servers": self._broker.bootstrap_servers, **settings})
+        if settings:
+            producer.init_transactions()
+            producer.begin_transaction()
+        for partition, records in partitions.items():
+            for record in records:
+                producer.produce(self.source, record, partition=partition)
+        if settings:
+            producer.commit_transaction()
+        producer.flush()
+
+    def read_keys(self) -> set[str]:
+        """The keys that the rows of the table have in the topic."""
+        frame = self._spark.read.format("delta").load(self.tables[3]).select("period", "period_start")
+        return {f"{row[0]} {utc_of(row[1])}" for row in frame.collect()}
+
+    def read_commits(self) -> list[list[dict[str, Any]]]:
+        """The actions of each commit of the rollups table."""
+        logs = sorted((Path(self.tables[3]) / "_delta_log").glob("*.json"))
+        return [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
 
     def read_table(self, name: str) -> list[tuple[Any, ...]]:
         """All of a table but when and where its rows were written; of sketches the registers."""
@@ -297,8 +329,39 @@ def submit_rollups(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
+def read_summary(caplog: pytest.LogCaptureFixture) -> dict[str, int]:
+    """The totals of the last run."""
+    texts = [record.getMessage() for record in caplog.records]
+    summary: dict[str, int] = json.loads([text for text in texts if text.startswith("summary: ")][-1][9:])
+    return summary
+
+
+@pytest.fixture
+def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "uniques")
+
+
+@pytest.mark.usefixtures("_logged")
+def test_windows_that_do_not_fill_an_hour_of_the_zone_are_left_out_with_a_reason(
+    rollups: Rollups, caplog: pytest.LogCaptureFixture
+) -> None:
+    hour = START // 3600 * 3600
+    whole = [make_record(hour + 1200 * index, [f"u{index}"], 1200) for index in range(6)]
+    rollups.load([(hour + 60, ["a"])], *whole)
+    rollups.run("--timezone", "Asia/Kolkata")
+    assert {(row[0], row[3], row[6]) for row in rollups.read_table("rollups") if row[0] in {"hour", "day"}} == {
+        ("hour", "2016-07-11T18", 1),
+        ("day", "2016-07-11", 1),
+    }
+    assert read_summary(caplog) == {"read": 7, "windows": 1, "rollups": 5, "bad_window": 6}
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text for text in warnings if "windows of 20 minutes" in text and "--timezone Asia/Kolkata" in text]
+    assert len(warnings) == 1
+
+
+@pytest.mark.usefixtures("_logged")
 def test_minutes_past_their_retention_go_and_what_they_made_stays(
-    rollups: Rollups, capsys: pytest.CaptureFixture[str]
+    rollups: Rollups, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     now = int(datetime.now(timezone.utc).timestamp()) // 3600 * 3600
     old, new = now - 10 * 86400, now - 3600
@@ -307,10 +370,12 @@ def test_minutes_past_their_retention_go_and_what_they_made_stays(
     rollups.run(*flags)
     assert [row[3] for row in rollups.read_table("minutes")] == [2]
     before = rollups.read_table("rollups")
-    # What comes for them now can't be united with the rest of its hour.
-    rollups.load([(old + 60, ["d"])])
+    # A late window can't be united with the rest of its hour any more.
+    rollups.load([(old + 60, ["d"]), (old + 60, ["d"])])
     rollups.run(*flags)
     assert rollups.read_table("rollups") == before
+    # Each record counts once.
+    assert read_summary(caplog) == {"read": 2, "windows": 0, "rollups": 0, "before_kept_minutes": 2}
     capsys.readouterr()
     with pytest.raises(UsageError, match="are no longer kept: give a full hour"):
         rollups.run("--between", utc(old + 60), utc(now))
@@ -344,8 +409,146 @@ def test_the_metrics_are_the_totals_of_the_batches(rollups: Rollups) -> None:
     assert ours <= set(samples)
 
 
+def test_no_period_is_final_while_a_part_of_it_is_unread_in_another_partition(
+    rollups: Rollups, broker: KafkaBroker
+) -> None:
+    hour = START // 3600 * 3600
+    # Partition 0 is a day ahead, with few windows; partition 1 holds six windows of each of six hours, then rubbish.
+    ahead = [(hour + 3600 * (24 + index), [f"a{index}"]) for index in range(6)]
+    behind = [(hour + 600 * index, [f"b{index}"]) for index in range(36)]
+    rollups.produce({0: [make_record(*minute) for minute in ahead]})
+    rollups.produce({1: [*(make_record(*minute) for minute in behind), b"{}", b"{}"]})
+    stop = StopSignal()
+    stop.handle(None)  # at once: what the first batch knew is forgotten
+    rollups.run("--max-offsets-per-trigger", "8", stop=stop)
+    rollups.run("--max-offsets-per-trigger", "8")
+    exact = count_periods(ahead + behind)
+    seen: dict[str, bool] = {}
+    records = read_records(broker, rollups.sink)
+    for key, value in records:
+        assert not value["final"] or value["events"] == exact[key][1], "a final record was corrected"
+        assert value["final"] or not seen.get(key), "a final record is not final any more"
+        seen[key] = value["final"]
+    # Hours are final long before all is read.
+    assert any(value["final"] for _, value in records[: len(records) // 2])
+    newest = utc(hour + 3600 * 29 + 60)
+    assert {key for key, final in seen.items() if final} == {
+        key for key, value in rollups.read_topic().items() if value["period_end"] <= newest
+    }
+
+
+def test_marks_of_transactions_are_not_unread_records(rollups: Rollups) -> None:
+    records = {partition: [make_record(START + 3600 * partition, ["a"])] for partition in (0, 1)}
+    rollups.produce(records, **{"transactional.id": rollups.source})
+    rollups.run()
+    assert {key for key, value in rollups.read_topic().items() if value["final"]} == {"hour 2016-07-11T13:00:00Z"}
+
+
+def test_a_rebuild_is_one_commit_and_leaves_no_old_key_in_the_topic(
+    rollups: Rollups, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollups.load(make_minutes()[:40])
+    rollups.run()
+    before = rollups.read_commits()
+    final_hours = {key for key, value in rollups.read_topic().items() if key.startswith("hour") and value["final"]}
+    rollups.run("--rebuild", "--timezone", "Europe/Zurich")
+    assert rollups.read_topic().keys() == rollups.read_keys()
+    assert {value["timezone"] for value in rollups.read_topic().values()} == {"Europe/Zurich"}
+    # The hours begin at the same time in both zones, and what was final still is.
+    assert final_hours == {
+        key for key, value in rollups.read_topic().items() if key.startswith("hour") and value["final"]
+    }
+    changes = [commit for commit in rollups.read_commits()[len(before) :] if any("add" in action for action in commit)]
+    assert len(changes) == 1
+    added = [json.loads(action["add"]["stats"])["numRecords"] for action in changes[0] if "add" in action]
+    assert sum(added) == len(rollups.read_keys())
+    [metadata] = [action["metaData"]["configuration"] for action in changes[0] if "metaData" in action]
+    assert metadata["unique_users.timezone"] == "Europe/Zurich"
+    assert metadata["delta.enableDeletionVectors"] == "true"
+
+    # Cut short between the commit and the topic, the next start publishes; so does the next rebuild.
+    def cut(*_: Any) -> None:
+        raise JobError("cut")
+
+    for zone, flag in (("Asia/Kolkata", ""), ("UTC", "--rebuild")):
+        monkeypatch.setattr(rollup_topic, "write_topic_once", cut)
+        with pytest.raises(JobError, match="cut"):
+            rollups.run("--rebuild", "--timezone", zone)
+        monkeypatch.undo()
+        rollups.run("--timezone", zone, *filter(None, [flag]))
+        assert rollups.read_topic().keys() == rollups.read_keys()
+        assert {value["timezone"] for value in rollups.read_topic().values()} == {zone}
+
+    # A table of somebody else stays as it is.
+    other = str(tmp_path / "other")
+    spark.range(3).write.format("delta").save(other)
+    with pytest.raises(UsageError, match="was not made by this job"):
+        rollups.run("--rebuild", "--rollups-table", other)
+    assert spark.read.format("delta").load(other).count() == 3
+
+
+def test_a_rebuild_refuses_a_zone_whose_hours_the_windows_do_not_fill(rollups: Rollups) -> None:
+    hour = START // 3600 * 3600
+    rollups.load([], *(make_record(hour + 1200 * index, [f"u{index}"], 1200) for index in range(3)))
+    rollups.run()
+    before = rollups.read_table("rollups")
+    with pytest.raises(UsageError, match=r"--rebuild: windows of 20 minutes, .* --timezone Asia/Kolkata"):
+        rollups.run("--rebuild", "--timezone", "Asia/Kolkata")
+    assert rollups.read_table("rollups") == before
+
+
+@pytest.mark.timeout(1800)
+def test_a_rebuild_that_is_killed_leaves_the_old_rollups_or_the_new_ones(
+    rollups: Rollups, spark: SparkSession, tmp_path: Path
+) -> None:
+    rollups.load(make_minutes()[:40])
+    rollups.run()
+    draw, zones = random.Random(3), ["UTC", "Asia/Kolkata"]
+    expected = {"UTC": rollups.read_table("rollups")}
+    rollups.run("--rebuild", "--timezone", zones[1])
+    expected[zones[1]] = rollups.read_table("rollups")
+    zone = zones[1]
+    lines = ["making", "replaced"]
+    for line, wait in [
+        (lines[0], 0.0),
+        (lines[0], draw.uniform(0, 6)),
+        (lines[1], 0.0),
+        (lines[1], draw.uniform(0, 1)),
+    ]:
+        wanted = zones[1 - zones.index(zone)]
+        with submit_rollups(tmp_path, *rollups.flags(), "--rebuild", "--timezone", wanted) as process:
+            wait_for_line(process, line)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(wait)
+        detail = spark.sql(f"DESCRIBE DETAIL delta.`{rollups.tables[3]}`").collect()[0]
+        zone = detail.properties["unique_users.timezone"]
+        assert line == lines[0] or zone == wanted
+        assert rollups.read_table("rollups") == expected[zone]
+    rollups.run("--rebuild", "--timezone", zone)
+    assert rollups.read_topic().keys() == rollups.read_keys()
+    assert {value["timezone"] for value in rollups.read_topic().values()} == {zone}
+
+
+def test_tables_are_found_by_name_and_by_relative_path(rollups: Rollups, spark: SparkSession, tmp_path: Path) -> None:
+    rollups.load([(START, ["a"])])
+    # A name that SQL takes for a number unless it is quoted.
+    name, folder = f"default.1e{tmp_path.stat().st_ino}", tmp_path / "a b"
+    rollups.run("--minutes-table", name, "--rollups-table", os.path.relpath(folder))
+    try:
+        assert spark.table(name.replace("1e", "`1e") + "`").count() == 1
+        assert spark.read.format("delta").load(str(folder)).count() == 5
+        # The same table under another spelling.
+        quoted = "`default`.`1e" + name.partition("1e")[2] + "`"
+        rollups.run("--minutes-table", quoted, "--rollups-table", os.path.relpath(folder))
+    finally:
+        spark.sql("DROP TABLE " + name.replace("1e", "`1e") + "`")
+    with pytest.raises(UsageError, match=r"--rollups-table `prod-eu`\.analytics\.rollups: .*prod-eu") as wrong:
+        rollups.run("--rollups-table", "prod-eu.analytics.rollups", "--show")
+    assert "is not a Delta table" not in str(wrong.value)
+
+
 def test_what_is_wrong_is_said_in_one_line(rollups: Rollups) -> None:
-    with pytest.raises(UsageError, match="--timezone Mars/Olympus is not known"):
-        rollups.run("--timezone", "Mars/Olympus")
+    with pytest.raises(UsageError, match="--timezone XYZ is not known"):
+        rollups.run("--timezone", "XYZ")
     with pytest.raises(UsageError, match="--rollups-table"):
         rollups.run("--between", "2016-07-11T13:39", "2016-07-12")

@@ -218,9 +218,10 @@ def make_kafka(spark: SparkSession, values: list[str | None]) -> DataFrame:
     """Records as Kafka's source gives them, a second apart."""
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     rows = [
-        (None if value is None else value.encode(), start + timedelta(seconds=i), i) for i, value in enumerate(values)
+        (None if value is None else value.encode(), start + timedelta(seconds=i), 0, i)
+        for i, value in enumerate(values)
     ]
-    return spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP, offset BIGINT")
+    return spark.createDataFrame(rows, "value BINARY, timestamp TIMESTAMP, partition INT, offset BIGINT")
 
 
 def test_what_is_no_minute_is_left_out_with_its_reason(spark: SparkSession) -> None:
@@ -243,12 +244,46 @@ def test_what_is_no_minute_is_left_out_with_its_reason(spark: SparkSession) -> N
         json.dumps({**record, "window_end": "2016-07-11T13:46:00Z"}),
         json.dumps({**record, "window_end": record["window_start"]}),
     ]
-    rows = sorted(parse_minutes(make_kafka(spark, values)).collect(), key=lambda row: int(row.offset))
+    rows = sorted(parse_minutes(make_kafka(spark, values), Calendar()).collect(), key=lambda row: int(row.offset))
     assert [row.reject_reason for row in rows] == [
         *(None, "tombstone", "not_a_record", "not_a_record", "not_a_record", "not_a_record"),
         *("no_sketch", "bad_sketch", "bad_sketch", "bad_window", "bad_window"),
     ]
     assert (rows[0].unique_users, rows[0].events, rows[0].final) == (1, 1, True)
+
+
+FITTING = [
+    # (zone, first window, minutes of a window, which of the windows of two hours fill their hours)
+    ("UTC", "2016-07-11T13:00Z", 20, "all"),
+    ("UTC", "2016-07-11T13:00Z", 7, "none"),
+    # Windows of a length that divides the hour, but which begin at another time.
+    ("UTC", "2016-07-11T13:05Z", 10, "none"),
+    # +05:30: hours begin at half past.
+    ("Asia/Kolkata", "2016-07-11T13:00Z", 1, "all"),
+    ("Asia/Kolkata", "2016-07-11T13:00Z", 10, "all"),
+    ("Asia/Kolkata", "2016-07-11T13:00Z", 30, "all"),
+    ("Asia/Kolkata", "2016-07-11T13:00Z", 20, "none"),
+    ("Asia/Kolkata", "2016-07-11T13:00Z", 60, "none"),
+    # +05:45: hours begin at a quarter past.
+    ("Asia/Kathmandu", "2016-07-11T13:00Z", 15, "all"),
+    ("Asia/Kathmandu", "2016-07-11T13:00Z", 30, "none"),
+    ("Asia/Kathmandu", "2016-07-11T13:00Z", 60, "none"),
+    # +05:53:28 until 1854: no minute fits.
+    ("Asia/Kolkata", "1850-07-11T13:00Z", 1, "none"),
+    # +10:30, and +11:00 in summer, from 2016-10-01T15:30Z on.
+    ("Australia/Lord_Howe", "2016-07-11T13:00Z", 20, "none"),
+    ("Australia/Lord_Howe", "2016-11-11T13:00Z", 20, "all"),
+]
+
+
+@pytest.mark.parametrize(("zone", "first", "minutes", "expected"), FITTING)
+def test_windows_fit_when_they_fill_the_hours_of_the_zone(
+    spark: SparkSession, zone: str, first: str, minutes: int, expected: str
+) -> None:
+    starts = [seconds(first) + 60 * minutes * index for index in range(-(-120 // minutes))]
+    frame = spark.createDataFrame([(start, start + 60 * minutes) for start in starts], "s BIGINT, e BIGINT")
+    fits = Calendar(zone).fits_window(F.timestamp_seconds("s"), F.timestamp_seconds("e"))
+    assert {row[0] for row in frame.select(fits).collect()} == {expected == "all"}
 
 
 def test_of_several_records_for_a_window_the_one_with_most_events_stays(spark: SparkSession) -> None:
@@ -262,7 +297,7 @@ def test_of_several_records_for_a_window_the_one_with_most_events_stays(spark: S
 
     full, part = record("a", "b", "c"), record("a", "b")
     for values in ([part, full], [full, part], [full, part, full]):
-        rows = select_minutes(parse_minutes(make_kafka(spark, list(values)))).collect()
+        rows = select_minutes(parse_minutes(make_kafka(spark, list(values)), Calendar())).collect()
         assert [(row.unique_users, row.events) for row in rows] == [(3, 3)]
 
 

@@ -1,4 +1,4 @@
-"""Answers from the tables: any range, and the rows of periods."""
+"""Answers questions from the tables: the users of any range, and the rows of periods."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from uniques.apps.rollup_settings import Between, Range
     from uniques.core.calendar import Calendar
 
 
@@ -28,26 +29,21 @@ def to_instant(calendar: Calendar, time_: datetime) -> Column:
     return F.to_utc_timestamp(F.lit(time_.strftime("%Y-%m-%d %H:%M:%S")).cast("timestamp"), calendar.timezone)
 
 
-def answer_range(
-    spark: SparkSession,
-    tables: Tables,
-    between: Sequence[datetime],
-    and_between: Sequence[datetime] | None,
-) -> dict[str, Any]:
-    """The unique users of a range, and of both of two, as a JSON object.
+def answer_range(spark: SparkSession, tables: Tables, question: Between) -> dict[str, Any]:
+    """The unique users of a range, and those that a second one shares with it, as a JSON object.
 
-    Raises UsageError when the range is empty, or needs minutes that are no longer kept.
+    Raises UsageError, one line, when a range is empty, or needs minutes that are no longer kept.
     """
     began = time.monotonic()
-    first = unite_range(spark, tables, between, "--between")
+    first = unite_range(spark, tables, question.first, "--between")
     answer = describe_range(first)
-    if and_between:
-        second = unite_range(spark, tables, and_between, "--and")
+    if question.second:
+        second = unite_range(spark, tables, question.second, "--and")
         both = first.unionByName(second).agg(F.hll_union_agg("sketch", True).alias("sketch"))
         other = describe_range(second)
         union = both.select(F.hll_sketch_estimate("sketch"), sketch_error_of(F.col("sketch"))).collect()[0]
         users = [answer["unique_users"], other["unique_users"], union[0] or 0]
-        # |A and B| = |A| + |B| - |A or B|; its standard error is at most the sum of theirs, however they depend.
+        # |A and B| = |A| + |B| - |A or B|. Its standard error is at most the sum of the three, however they correlate.
         answer = {
             "between": answer,
             "and": other,
@@ -57,8 +53,8 @@ def answer_range(
     return {**answer, "seconds": round(time.monotonic() - began, 1)}
 
 
-def unite_range(spark: SparkSession, tables: Tables, between: Sequence[datetime], flag: str) -> DataFrame:
-    """One row: `first`, `last` STRING, `sketch` BINARY, `events` BIGINT, and the number of rows of each period."""
+def unite_range(spark: SparkSession, tables: Tables, between: Range, flag: str) -> DataFrame:
+    """One row: `first`, `last` STRING, `sketch` BINARY, `events` BIGINT, and the number of united rows by period."""
     start, end = (to_instant(tables.calendar, time_) for time_ in between)
     opened = tables.minutes.open(spark)
     seconds = spark.range(1).select(F.unix_seconds(start), F.unix_seconds(end)).collect()[0]
@@ -84,7 +80,7 @@ def unite_range(spark: SparkSession, tables: Tables, between: Sequence[datetime]
 
 
 def describe_range(united: DataFrame) -> dict[str, Any]:
-    """A row of `unite_range` as a JSON object, with two standard errors to both sides."""
+    """A row of `unite_range` as a JSON object; `low` and `high` are two standard errors away."""
     row = united.select(
         "*", F.hll_sketch_estimate("sketch").alias("users"), sketch_error_of(F.col("sketch")).alias("error")
     ).collect()[0]

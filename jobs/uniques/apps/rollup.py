@@ -1,4 +1,4 @@
-"""The second job: keeps both tables up to date, answers questions, mends the tables."""
+"""The rollup job: keeps both tables and the topic up to date, answers questions, or makes the rollups anew."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pyspark.sql import functions as F
 from uniques.apps.ranges import answer_range, show_tables
 from uniques.apps.rebuild import rebuild
 from uniques.apps.rollup_flags import QUERY_NAME, make_parser
-from uniques.apps.rollup_tables import Tables, create_tables, read_calendar, tables_of
+from uniques.apps.rollup_progress import UnreadPartitions
+from uniques.apps.rollup_settings import Between, Rebuild, Show, make_settings
+from uniques.apps.rollup_tables import create_tables, read_calendar
+from uniques.apps.rollup_topic import RollupTopic
 from uniques.apps.rollup_updater import RollupUpdater
 from uniques.apps.shared_flags import cluster_of, needed_packages
-from uniques.core.rollups import PERIODS
 from uniques.errors import UsageError
 from uniques.kafka.connector import check_connector
 from uniques.kafka.topics import check_topic, read_topic
@@ -28,43 +30,60 @@ from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
     from pyspark.sql.streaming.listener import StreamingQueryListener
 
-    from uniques.kafka.properties import KafkaCluster
+    from uniques.apps.rollup_settings import RollupSettings
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
 
 
-STATE_PARTITIONS = 2  # there is no state; partitions of small shuffles
+STATE_PARTITIONS = 2  # the query has no state; these are the partitions of small shuffles
 DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    # Delta replays a table's log in 50 tasks unless told otherwise: seconds, for logs as small as these.
+    # By default Delta replays a table's log in 50 tasks, which takes seconds even for a small log.
     "spark.databricks.delta.snapshotPartitions": "2",
 }
 
 
-def run(spark: SparkSession, args: argparse.Namespace, cluster: KafkaCluster, stop: StopSignal) -> None:
-    """Answers a question, mends the tables, or keeps them up to date."""
-    if args.metrics_port:
-        load_metrics()  # what it needs is missed before anything starts
-    tables = tables_of(args)
-    if args.between or args.show is not None:
-        tables = read_calendar(spark, tables)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the flags, runs the job, and ends with its exit status (0, or see `uniques.errors`)."""
+    settings = parse_settings(argv)
+    run_job(QUERY_NAME, STATE_PARTITIONS, lambda spark, stop: run(spark, settings, stop), DELTA_SETTINGS)
+
+
+def parse_settings(argv: Sequence[str] | None = None) -> RollupSettings:
+    """The settings that the flags say; ends with one line and status 2 when they can't be used here."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    cluster = cluster_of(parser, args)
+    try:
+        settings = make_settings(args, cluster)
+        if settings.running.metrics_address:
+            load_metrics()
+    except UsageError as error:
+        parser.error(str(error))
+    return settings
+
+
+def run(spark: SparkSession, settings: RollupSettings, stop: StopSignal) -> None:
+    """Answers a question, makes the rollups anew, or keeps the tables up to date."""
+    task = settings.task
     with one_line_errors():
-        if args.between:
-            print(json.dumps(answer_range(spark, tables, args.between, args.and_between)), flush=True)
-        elif args.show is not None:
-            show_tables(spark, tables, args.show or list(PERIODS))
-        elif args.rebuild:
-            check_zone(spark, args.timezone)
-            rebuild(spark, tables, cluster, args.rollup_topic)
+        if isinstance(task, Between):
+            print(json.dumps(answer_range(spark, read_calendar(spark, settings.tables), task)), flush=True)
+        elif isinstance(task, Show):
+            show_tables(spark, read_calendar(spark, settings.tables), task.periods)
         else:
-            run_stream(spark, args, tables, cluster, stop)
+            check_zone(spark, settings.tables.calendar.timezone)
+            topic = check_topics(spark, settings)
+            if isinstance(task, Rebuild):
+                rebuild(spark, settings.tables, topic)
+            else:
+                run_stream(spark, settings, topic, stop)
 
 
 def check_zone(spark: SparkSession, zone: str) -> None:
@@ -75,63 +94,63 @@ def check_zone(spark: SparkSession, zone: str) -> None:
         raise UsageError(f"--timezone {zone} is not known: give one such as UTC or Europe/Zurich") from error
 
 
-def run_stream(
-    spark: SparkSession, args: argparse.Namespace, tables: Tables, cluster: KafkaCluster, stop: StopSignal
-) -> None:
-    """Keeps the tables up to date with the topic, as a stream or until all that is there is read."""
-    check_zone(spark, args.timezone)
-    check_connector(spark)
-    topics = [args.input_topic] if args.rollup_topic == "off" else [args.input_topic, args.rollup_topic]
-    for name in topics:
-        check_topic(spark, cluster, name)
+def check_topics(spark: SparkSession, settings: RollupSettings) -> RollupTopic | None:
+    """The topic that gets the rollups, if any; raises JobError, one line, when a topic that the task needs is missing.
+
+    Making the rollups anew does not read the topic with the minutes.
+    """
+    needed = [] if settings.task else [settings.source.topic]
+    needed += [settings.topic] if settings.topic else []
+    if needed:
+        check_connector(spark)
+    for name in needed:
+        check_topic(spark, settings.cluster, name)
+    return RollupTopic(settings.cluster, settings.topic) if settings.topic else None
+
+
+def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic | None, stop: StopSignal) -> None:
+    """Keeps the tables up to date until it is stopped, or until all records that are there are read."""
+    tables, source, running = settings.tables, settings.source, settings.running
     check_parameters(
         spark,
-        args.checkpoint_location,
+        running.checkpoint_location,
         {
-            "--input-topic": args.input_topic,
-            # In other tables the records that are read already would be missing.
-            "--minutes-table": args.minutes_table,
-            "--rollups-table": args.rollups_table,
+            "--input-topic": source.topic,
+            # Other tables would lack the windows that were read before.
+            "--minutes-table": tables.minutes.describe(),
+            "--rollups-table": tables.rollups.describe(),
         },
         {},
         on_new=lambda: None,
     )
     create_tables(spark, tables)
-    updater = RollupUpdater(args, tables, cluster)
-    records = read_topic(spark, cluster, args.input_topic, "earliest", args.max_offsets_per_trigger)
+    if topic:
+        topic.publish_pending(spark, tables)
+    unread = UnreadPartitions(spark, settings)
+    updater = RollupUpdater(tables, topic, settings.upkeep, unread.find)
+    records = read_topic(spark, settings.cluster, source.topic, "earliest", source.max_offsets_per_trigger)
     writer = records.writeStream.foreachBatch(updater.update).queryName(QUERY_NAME)
-    writer = writer.option("checkpointLocation", query_location(args.checkpoint_location))
-    now = args.trigger == "available-now"
-    query = writer.trigger(availableNow=True) if now else writer.trigger(processingTime=f"{args.trigger} milliseconds")
+    writer = writer.option("checkpointLocation", query_location(running.checkpoint_location))
+    if running.trigger_milliseconds is None:
+        writer = writer.trigger(availableNow=True)
+    else:
+        writer = writer.trigger(processingTime=f"{running.trigger_milliseconds} milliseconds")
     with ExitStack() as stack:
+        stack.callback(unread.close)
         listeners: list[StreamingQueryListener] = [LagListener(QUERY_NAME)]
-        if args.metrics_port:
-            listeners.append(stack.enter_context(load_metrics()(args.metrics_port, updater.totals)))
+        if running.metrics_address:
+            listeners.append(stack.enter_context(load_metrics()(running.metrics_address, updater.totals)))
         for each in listeners:
             spark.streams.addListener(each)
             stack.callback(spark.streams.removeListener, each)
-        started = query.start()
+        started = writer.start()
         log.info("started query %s, run %s", started.name, started.runId)
         run_until_stopped(started, stop)
     log.info("summary: %s", json.dumps(updater.totals))
 
 
 def load_metrics() -> Callable[[tuple[str, int], Mapping[str, int]], AbstractContextManager[StreamingQueryListener]]:
-    """`metrics.serve_rollup_metrics`; raises UsageError, one line, when what it needs is missing."""
+    """`metrics.serve_rollup_metrics`; raises UsageError, one line, when a package it needs is missing."""
     with needed_packages("--metrics-port"):
         from uniques.runtime.metrics import serve_rollup_metrics
     return serve_rollup_metrics
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the flags, runs the job, and ends with its exit status (0, or see `uniques.errors`)."""
-    parser = make_parser()
-    args = parser.parse_args(argv)
-    cluster = cluster_of(parser, args)
-    questions = {"--between": args.between, "--show": args.show is not None, "--rebuild": args.rebuild}
-    asked = [flag for flag, given in questions.items() if given]
-    if len(asked) > 1:
-        parser.error(f"{' and '.join(asked)}: give one of them")
-    if args.and_between and not args.between:
-        parser.error("--and needs --between")
-    run_job(QUERY_NAME, STATE_PARTITIONS, lambda spark, stop: run(spark, args, cluster, stop), DELTA_SETTINGS)

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import re
+from zoneinfo import ZoneInfo
+
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
 from uniques.core.calendar import HOUR_SECONDS, WEEKDAYS
 from uniques.core.rollups import PERIODS
-from uniques.flag_types import OneLineParser, duration_or_off, location, minute, topic, trigger, whole_number
+from uniques.flag_types import OneLineParser, duration_or_off, location, minute, refuse, topic, trigger, whole_number
 
 QUERY_NAME = "rollup_users"
+# What Java, and so Spark, knows besides the names of zones: offsets, and abbreviations of three letters.
+JAVA_ZONE = re.compile(r"(UTC|GMT|UT)?[+-]\d{1,2}(:?\d{1,2}(:?\d{2})?)?|UT|Z|[A-Z]{3}")
+
+
+def zone(text: str) -> str:
+    """A type for a time zone: Python refuses a wrong name at once; Spark has the last word when it has started."""
+    name = text.strip()
+    if not JAVA_ZONE.fullmatch(name) and not is_zone(name) and is_zone("Europe/Zurich"):
+        raise refuse(text, "a zone such as UTC, Europe/Zurich or +05:30")
+    return name
+
+
+def is_zone(name: str) -> bool:
+    """Whether Python has the zone; without a database of zones it has none."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
 
 
 def make_parser() -> OneLineParser:
     """The job's flags."""
     parser = OneLineParser(
         prog=QUERY_NAME,
-        description="Unites the sketches of unique_users.py to hours, days, weeks, months, years, and any range.",
+        description="Unites minute sketches of unique_users.py to hours, days, weeks, months, years, and any range.",
         allow_abbrev=False,
     )
     add_kafka_options(parser)
@@ -31,47 +53,50 @@ def make_parser() -> OneLineParser:
         type=topic,
         default="rollups",
         metavar="TOPIC",
-        help="topic that gets every changed row, or off: only the tables (default: %(default)s)",
+        help="topic that gets every changed row, or off: tables only (default: %(default)s)",
     )
     topics.add_argument(
         "--max-offsets-per-trigger",
         type=whole_number(1, 10**9),
         default=20_000,
         metavar="N",
-        help="most records in one batch: bounds its memory (default: %(default)s)",
+        help="most records in a batch; a smaller number takes less memory (default: %(default)s)",
     )
-    tables = parser.add_argument_group("tables (Delta): a path or URL, or the name of a table in a catalog")
+    tables = parser.add_argument_group(
+        "tables (Delta): a path with a '/' (./minutes) or a URL, or the name of a table (catalog.schema.minutes)"
+    )
     tables.add_argument(
         "--minutes-table",
         type=location,
         default="tables/minutes",
         metavar="TABLE",
-        help="a row a window (default: %(default)s)",
+        help="one row for each window (default: %(default)s)",
     )
     tables.add_argument(
         "--rollups-table",
         type=location,
         default="tables/rollups",
         metavar="TABLE",
-        help="a row an hour, day, week, month, year (default: %(default)s)",
+        help="one row for each hour, day, week, month, year (default: %(default)s)",
     )
     tables.add_argument(
         "--minutes-retention",
         type=duration_or_off(HOUR_SECONDS),
         default="off",
         metavar="DURATION",
-        help="how long minutes are kept, or off: for ever; larger periods stay (default: %(default)s)",
+        help="how long minutes are kept, or off: for ever; larger periods are always kept (default: %(default)s)",
     )
     tables.add_argument(
         "--maintenance-interval",
         type=duration_or_off(1),
         default="1 day",
         metavar="DURATION",
-        help="how often small files are joined and old ones removed, or off (default: %(default)s)",
+        help="how often small files are joined and old files removed, or off: never (default: %(default)s)",
     )
     calendar = parser.add_argument_group("calendar")
     calendar.add_argument(
         "--timezone",
+        type=zone,
         default="UTC",
         metavar="ZONE",
         help="zone of hours, days, …, such as Europe/Zurich (default: %(default)s)",
@@ -79,13 +104,13 @@ def make_parser() -> OneLineParser:
     calendar.add_argument(
         "--week-start", choices=WEEKDAYS, default=WEEKDAYS[0], help="first day of a week (default: %(default)s)"
     )
-    asking = parser.add_argument_group("ask the tables, or mend them, and end")
+    asking = parser.add_argument_group("one task instead of a stream")
     asking.add_argument(
         "--between",
         nargs=2,
         type=minute,
         metavar=("START", "END"),
-        help="print the unique users from START to before END, full minutes, in the tables' zone or with an offset",
+        help="print the unique users of [START, END), full minutes, in the zone of the tables or with an offset",
     )
     asking.add_argument(
         "--and",
@@ -93,7 +118,7 @@ def make_parser() -> OneLineParser:
         type=minute,
         dest="and_between",
         metavar=("START", "END"),
-        help="with --between: print also how many users were there in both ranges",
+        help="with --between: print also how many users both ranges have in common",
     )
     asking.add_argument(
         "--show",
@@ -105,7 +130,8 @@ def make_parser() -> OneLineParser:
     asking.add_argument(
         "--rebuild",
         action="store_true",
-        help="make the rollups table anew from the minutes, for another --timezone too",
+        help="replace the rollups by new ones made from the minutes, with another --timezone or --week-start too; "
+        "stop the stream first",
     )
     running = parser.add_argument_group("running")
     running.add_argument(
@@ -113,14 +139,14 @@ def make_parser() -> OneLineParser:
         type=location,
         default="checkpoint/rollup_users",
         metavar="DIR",
-        help="folder or URL of the offsets read; losing it costs time only (default: %(default)s)",
+        help="folder or URL of the saved offsets; without it the topic is read again (default: %(default)s)",
     )
     running.add_argument(
         "--trigger",
         type=trigger,
         default="10 seconds",
         metavar="DURATION",
-        help="start a batch this often, or available-now: work off what is there and end (default: %(default)s)",
+        help="start a batch this often, or available-now: read what is there, then end (default: %(default)s)",
     )
     add_metrics_option(running)
     return parser

@@ -11,57 +11,66 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from uniques.apps.rollup_progress import bound_completeness
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
 from uniques.core.calendar import HOUR_SECONDS, Calendar
-from uniques.core.rollups import BEFORE_KEPT_MINUTES, make_rollup_records, parse_minutes, renew_rollups, select_minutes
-from uniques.kafka.records import add_topic
-from uniques.kafka.topics import write_topic_once
+from uniques.core.rollups import parse_minutes, renew_rollups, select_minutes
 from uniques.tables import is_maintenance_due, maintain, merge_rows
+from uniques.times import describe_duration, describe_time
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Callable
 
-    from uniques.kafka.properties import KafkaCluster
+    from uniques.apps.rollup_settings import UpkeepSettings
+    from uniques.apps.rollup_topic import RollupTopic
 
 log = logging.getLogger("uniques")
 
 
-# In so many separate stretches of time files are looked up one by one; beyond, from the first to the last.
+# Up to so many stretches of time are looked up separately; more become one, from the first to the last.
 MAX_STRETCHES = 50
-# How far the parts of one period can be apart, generously.
+# An upper bound of the days between a part and the larger period that holds it.
 LARGEST_PARENT_DAYS = {"hour": 2, "day": 32, "month": 367}
 
 
 class RollupUpdater:
     """Keeps both tables and the topic up to date, batch by batch."""
 
-    def __init__(self, args: argparse.Namespace, tables: Tables, cluster: KafkaCluster) -> None:
-        """`totals` are the records read in this run, by what became of them, and the rows written."""
+    def __init__(
+        self,
+        tables: Tables,
+        topic: RollupTopic | None,
+        upkeep: UpkeepSettings,
+        find_unread: Callable[[int], set[int]] = lambda _batch: set(),
+    ) -> None:
+        """`find_unread`: the partitions of the input topic with records behind those of a batch.
+
+        `totals` are the records read in this run, by what became of them, and the rows written.
+        """
+        self._find_unread = find_unread
+        self._positions: dict[int, int] = {}
         self._tables = tables
-        self._cluster = cluster
-        self._rollup_topic = args.rollup_topic
-        self._retention = None if args.minutes_retention == "off" else args.minutes_retention
-        off = args.maintenance_interval == "off"
-        self._interval = None if off else timedelta(seconds=args.maintenance_interval)
+        self._topic = topic
+        self._upkeep = upkeep
         self._looked_at = float("-inf")
+        self._warned_lengths: set[int] = set()
         self.totals = Counter({"read": 0, "windows": 0, "rollups": 0})
 
     def update(self, records: DataFrame, batch: int) -> None:
         """Merges the windows of a batch, and renews the periods that hold them.
 
-        Each step can be done again: windows are replaced by their best record, periods are united anew from their
-        parts, and rows go to the topic before the table says that they are there.
+        Each step can be repeated: windows are replaced by their best record, and periods are united anew from all their
+        parts. Rows go to the topic before they go to the table, so a kill between the two repeats both.
         """
         began = time.monotonic()
         spark = records.sparkSession
-        parsed = parse_minutes(records).persist()
+        kept_from = read_kept_from(self._tables.minutes.open(spark))
+        parsed = parse_minutes(records, self._tables.calendar, kept_from).persist()
         try:
-            by_reason = {
-                row["reject_reason"]: row["count"] for row in parsed.groupBy("reject_reason").count().collect()
-            }
-            windows = self._select_kept(spark, parsed, by_reason).persist()
+            by_reason = self._count_records(parsed)
+            windows = select_minutes(parsed).persist()
             found = windows.count()
-            written = self._merge_windows(spark, windows) if found else 0
+            written = self._merge_windows(spark, windows, self._find_unread(batch))
             windows.unpersist()
         finally:
             parsed.unpersist()
@@ -70,50 +79,66 @@ class RollupUpdater:
         rejected = {reason: number for reason, number in by_reason.items() if reason is not None}
         self.totals.update({"read": read, "windows": found, "rollups": written, **rejected})
         seconds = time.monotonic() - began
-        text = " ".join(f"{reason}={number}" for reason, number in rejected.items())
-        log.info(
-            "batch=%s records=%s windows=%s rollups=%s seconds=%.1f %s", batch, read, found, written, seconds, text
-        )
+        text = "".join(f" {reason}={number}" for reason, number in rejected.items())
+        log.info("batch=%s records=%s windows=%s rollups=%s seconds=%.1f%s", batch, read, found, written, seconds, text)
 
-    def _select_kept(self, spark: SparkSession, parsed: DataFrame, by_reason: dict[str | None, int]) -> DataFrame:
-        """The windows of a batch that are not older than the minutes that are kept; the others are noted."""
-        windows = select_minutes(parsed)
-        kept_from = read_kept_from(self._tables.minutes.open(spark))
-        if kept_from is None:
-            return windows
-        kept = F.col("window_start") >= F.timestamp_seconds(F.lit(kept_from))
-        gone = windows.where(~kept).count()
-        if gone:
-            # Their hour could not be united any more: the rest of it is gone.
-            by_reason[BEFORE_KEPT_MINUTES] = gone
-            log.warning("%s windows are older than --minutes-retention keeps them, and are left out", gone)
-        return windows.where(kept)
+    def _count_records(self, parsed: DataFrame) -> dict[str | None, int]:
+        """The records of a batch by reject reason, None for accepted ones; warns of windows that are left out.
 
-    def _merge_windows(self, spark: SparkSession, windows: DataFrame) -> int:
-        """Brings the windows into both tables and the topic; returns how many rollup rows that touched."""
+        Notes how far each partition has been read.
+        """
+        accepted = parsed.where("reject_reason IS NULL AND final")
+        oldest = accepted.groupBy("partition").agg(F.unix_seconds(F.min("window_end")))
+        self._positions.update((partition, end) for partition, end in oldest.collect())
+        length = F.unix_seconds("window_end") - F.unix_seconds("window_start")
+        example = F.min(F.struct(length.alias("length"), F.unix_seconds("window_start").alias("start")))
+        rows = parsed.groupBy("reject_reason").agg(F.count(F.lit(1)).alias("records"), example.alias("example"))
+        by_reason: dict[str | None, int] = {}
+        for reason, records, (seconds, start) in rows.collect():
+            by_reason[reason] = records
+            if reason == "before_kept_minutes":
+                log.warning(
+                    "warning: %s records have windows older than --minutes-retention keeps them: they are left out",
+                    records,
+                )
+            if reason == "bad_window" and seconds not in self._warned_lengths:
+                self._warned_lengths.add(seconds)
+                log.warning(
+                    "warning: %s and are left out as bad_window: count with a --window that does, or take another "
+                    "--timezone, with new tables and a new --checkpoint-location",
+                    describe_misfit(self._tables.calendar, seconds, start),
+                )
+        return by_reason
+
+    def _merge_windows(self, spark: SparkSession, windows: DataFrame, unread: set[int]) -> int:
+        """Brings the windows into both tables and the topic; returns the number of rows of rollups."""
         calendar = self._tables.calendar
         minutes, rollups = self._tables.minutes.open(spark), self._tables.rollups.open(spark)
         hours = collect_hours(windows, calendar)
-        merge_rows(
-            minutes,
-            windows,
-            ["window_start"],
-            F.expr("struct(new.events, new.written_at, new.offset) > struct(old.events, old.written_at, old.offset)"),
-            select_stretches(F.col("old.window_start"), hours),
-        )
+        if hours:
+            merge_rows(
+                minutes,
+                windows,
+                ["window_start"],
+                F.expr(
+                    "struct(new.events, new.written_at, new.offset) > struct(old.events, old.written_at, old.offset)"
+                ),
+                select_stretches(F.col("old.window_start"), hours),
+            )
         near = minutes.toDF().where(select_stretches(F.col("window_start"), hours))
         old = rollups.toDF()
         parts = old.where(select_parts(hours)).persist()
-        renewed = renew_rollups(near, parts, windows, calendar)
+        renewed = renew_rollups(near, parts, windows, calendar) if hours else old.limit(0)
         parts.unpersist()
-        # Periods that end now, without a change of their own.
-        ended = old.where(~F.col("final")).join(renewed, ["period", "period_start"], "left_anti")
-        over = period_is_over(minutes.toDF())
-        rows = renewed.unionByName(ended.where(over)).withColumn("final", over).persist()
+        complete = is_complete(bound_completeness(find_newest(minutes.toDF()), unread, self._positions))
+        rows = set_final(renewed, old, complete).persist()
         try:
             starts = F.unix_seconds("period_start")
             number, first, last = rows.agg(F.count(F.lit(1)), F.min(starts), F.max(starts)).collect()[0]
-            self._publish(rows)
+            if not number:
+                return 0
+            if self._topic:
+                self._topic.publish(rows, calendar)
             changed = F.expr(
                 "NOT (new.sketch <=> old.sketch AND new.final <=> old.final AND new.events <=> old.events)"
             )
@@ -124,35 +149,32 @@ class RollupUpdater:
             rows.unpersist()
         return int(number)
 
-    def _publish(self, rows: DataFrame) -> None:
-        if self._rollup_topic != "off":
-            publish(rows, self._tables.calendar, self._cluster, self._rollup_topic)
-
     def _maintain(self, spark: SparkSession) -> None:
-        """Once in a maintenance interval: drops minutes past their retention, joins files, removes old ones."""
-        if self._interval is None or time.monotonic() < self._looked_at + min(
-            HOUR_SECONDS, self._interval.total_seconds()
-        ):
+        """Once in a maintenance interval: drops minutes past their retention, joins small files, removes old ones."""
+        interval, now = self._upkeep.interval_seconds, time.monotonic()
+        if interval is None or now < self._looked_at + min(HOUR_SECONDS, interval):
             return
-        self._looked_at = time.monotonic()
+        self._looked_at = now
         minutes = self._tables.minutes
-        if not is_maintenance_due(minutes.open(spark), self._interval):
+        if not is_maintenance_due(minutes.open(spark), timedelta(seconds=interval)):
             return
-        if self._retention is not None:
-            drop_minutes(spark, minutes, self._tables.calendar, self._retention)
+        if self._upkeep.retention_seconds is not None:
+            drop_minutes(spark, minutes, self._tables.calendar, self._upkeep.retention_seconds)
         for table in (minutes, self._tables.rollups):
             maintain(spark, table)
-        log.info("maintenance of both tables took %.1f s", time.monotonic() - self._looked_at)
+        log.info("maintenance of both tables took %.1f s", time.monotonic() - now)
 
 
-def publish(rows: DataFrame, calendar: Calendar, cluster: KafkaCluster, topic_name: str) -> None:
-    """Writes rows of rollups to the topic, in order of time, smaller periods first."""
-    records = make_rollup_records(rows.orderBy("period_end", "period_start"), calendar)
-    write_topic_once(add_topic(records.coalesce(1), topic_name), cluster)
+def describe_misfit(calendar: Calendar, seconds: int, start: int) -> str:
+    """What is wrong with a window of `seconds` that starts at `start`, in unix seconds."""
+    return (
+        f"windows of {describe_duration(seconds)}, such as that of {describe_time(start)}, do not fill the hours of "
+        f"--timezone {calendar.timezone}"
+    )
 
 
 def collect_hours(windows: DataFrame, calendar: Calendar) -> list[tuple[int, int]]:
-    """The hours that hold windows, as stretches `[start, end)` in unix seconds; gaps of up to a day are closed."""
+    """The hours that hold windows, as stretches `[start, end)` in unix seconds; gaps of up to a day are included."""
     hour = calendar.bounds(F.col("window_start"), "hour")
     bounds = windows.select(F.unix_seconds(hour.start).alias("start"), F.unix_seconds(hour.end).alias("end"))
     stretches: list[tuple[int, int]] = []
@@ -173,7 +195,7 @@ def select_stretches(time_: Column, stretches: list[tuple[int, int]]) -> Column:
 
 
 def select_parts(stretches: list[tuple[int, int]]) -> Column:
-    """Whether a row of rollups may be a part of a period that holds one of the stretches."""
+    """Whether a row of rollups may be needed to unite a period that holds one of the stretches."""
     wanted = F.lit(False)
     for period, reach_days in LARGEST_PARENT_DAYS.items():
         reach = reach_days * 24 * HOUR_SECONDS
@@ -182,12 +204,29 @@ def select_parts(stretches: list[tuple[int, int]]) -> Column:
     return wanted
 
 
-def period_is_over(minutes: DataFrame) -> Column:
-    """Whether a row of rollups is final: a final window ended with it or later, and so did the clock.
+def set_final(renewed: DataFrame, old: DataFrame, complete: Column) -> DataFrame:
+    """The rows to write: renewed ones, with `final` set, and old ones that become final without another change.
 
-    The clock, because one window far in the future, of a flipped timestamp, must not end all periods before it.
+    A row that was final stays so: records that come for it now are corrections.
     """
-    last = minutes.where("final").agg(F.unix_seconds(F.max("window_end"))).collect()[0][0]
-    if last is None:
+    keys = ["period", "period_start"]
+    was_final = old.select(*keys, F.col("final").alias("was_final"))
+    rows = renewed.join(was_final, keys, "left").withColumn("final", complete | F.coalesce("was_final", F.lit(False)))
+    ended = old.where(~F.col("final")).join(renewed, keys, "left_anti").where(complete)
+    return rows.select(*old.columns).unionByName(ended.withColumn("final", F.lit(True)))
+
+
+def find_newest(minutes: DataFrame) -> int | None:
+    """The end of the newest final window, in unix seconds; None when there is none."""
+    newest: int | None = minutes.where("final").agg(F.unix_seconds(F.max("window_end"))).collect()[0][0]
+    return newest
+
+
+def is_complete(until: int | None) -> Column:
+    """Whether a row of rollups ended by a time in unix seconds, and by the clock too.
+
+    The clock matters because one window far in the future, of a flipped timestamp, must not end all periods before it.
+    """
+    if until is None:
         return F.lit(False)
-    return F.col("period_end") <= F.least(F.timestamp_seconds(F.lit(last)), F.current_timestamp())
+    return F.col("period_end") <= F.least(F.timestamp_seconds(F.lit(until)), F.current_timestamp())

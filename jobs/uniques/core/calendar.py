@@ -37,8 +37,20 @@ class Calendar:
         }[period]
         return F.struct(self._midnight(first).alias("start"), self._midnight(following).alias("end"))
 
+    def fits_window(self, start: Column, end: Column) -> Column:
+        """Whether windows as long as the one between two TIMESTAMPs, laid end to end with it, fill its hour exactly.
+
+        Only such windows can be united to hours; others lie in two hours, or leave an hour incomplete. Windows of 20
+        minutes fit the hours of UTC, but not those of Asia/Kolkata, which begin at half past in UTC.
+        """
+        hour = self.bounds(start, "hour")
+        length = F.unix_seconds(end) - F.unix_seconds(start)
+        divisor = F.greatest(length, F.lit(1))
+        before, whole = (F.unix_seconds(time) - F.unix_seconds(hour.start) for time in (start, hour.end))
+        return (length > 0) & (F.pmod(before, divisor) == 0) & (F.pmod(whole, divisor) == 0)
+
     def name(self, start: Column, period: str) -> Column:
-        """What people call the period that starts at a TIMESTAMP, STRING: 2016-07-11T13, 2016-07-11, 2016-W28, …
+        """The usual name of the period that starts at a TIMESTAMP, STRING: 2016-07-11T13, 2016-07-11, 2016-W28, …
 
         A week that starts on another day than Monday is no ISO week, and is named after its first day.
         """
@@ -56,11 +68,11 @@ class Calendar:
         return F.date_format(local, patterns[period])
 
     def _midnight(self, date: Column) -> Column:
-        """The first instant of a DATE; where clocks skip midnight, that of the next full hour."""
+        """The first instant of a DATE; where clocks skip midnight, the instant to which they skip."""
         return F.to_utc_timestamp(date.cast("timestamp"), self.timezone)
 
     def _bounds_of_hour(self, time: Column) -> Column:
-        """The hour by local clocks; one that a clock change of half an hour cuts is two, or half as long."""
+        """The hour by local clocks. A clock change of half an hour splits an hour in two, or makes it half as long."""
 
         def full_hour(seconds: Column) -> Column:
             local = F.unix_seconds(F.from_utc_timestamp(F.timestamp_seconds(seconds), self.timezone))

@@ -1,22 +1,26 @@
-"""Larger periods from the sketches of windows: calendar, union, and the rows of hours, days, weeks, months, years.
+"""Rollups: the rows of hours, days, weeks, months and years, united from the sketches of windows.
 
-Every function here needs a session in UTC. A row is always united anew from all its parts, never added to: doing it
-twice, or with a part that came twice, gives the same row.
+Every function here needs a session in UTC. A row is always united anew from all its parts. So doing it twice, or with a
+part that came twice, gives the same row.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from uniques.core.calendar import HOUR_SECONDS, Calendar
 from uniques.core.counts import UTC_FORMAT
 from uniques.core.sketches import is_sketch, normalize_sketch, sketch_error_of
 
+if TYPE_CHECKING:
+    from uniques.core.calendar import Calendar
+
 PERIODS = ("hour", "day", "week", "month", "year")
-# What a period is united from. A week is in no month, a month in no week.
+# The smaller period that each is united from. Weeks cross months, so neither is united from the other.
 PARTS = {"day": "hour", "week": "day", "month": "day", "year": "month"}
-# What a row is left to, when that fits into a range as well.
+# The larger period that replaces a row in a range, when it fits into the range too.
 PARENTS = {"hour": "day", "day": "month", "month": "year"}
 MINUTES_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, "
@@ -27,35 +31,45 @@ ROLLUPS_SCHEMA = (
     "relative_error DOUBLE, events BIGINT, minutes BIGINT, final BOOLEAN, parent_start TIMESTAMP, "
     "parent_end TIMESTAMP, sketch BINARY"
 )
-# Why a record of the main job's topic is no minute that can be united, in order of precedence.
-MINUTE_REJECT_REASONS = ("tombstone", "not_a_record", "no_sketch", "bad_sketch", "bad_window")
-# And what the job says of a window whose minutes are not kept any more.
-BEFORE_KEPT_MINUTES = "before_kept_minutes"
+# Why a record of the main job's topic can't be united, in order of precedence.
+MINUTE_REJECT_REASONS = (
+    "tombstone",
+    "not_a_record",
+    "no_sketch",
+    "bad_sketch",
+    # Its windows do not fill the hours of the calendar.
+    "bad_window",
+    # The other minutes of its hour were removed by retention.
+    "before_kept_minutes",
+)
 RECORD_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, sketch STRING"
 )
 
 
-def parse_minutes(records: DataFrame) -> DataFrame:
-    """Reads the main job's records: Kafka's `value`, `timestamp`, `offset`. Keeps a row a record, never raises.
+def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None = None) -> DataFrame:
+    """Parses the main job's records: Kafka's `value`, `timestamp`, `partition`, `offset`. Never raises.
 
-    Returns the columns of MINUTES_SCHEMA, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null.
+    `kept_from`: minutes before that time, in unix seconds, were removed. Returns a row for each record: the columns of
+    MINUTES_SCHEMA, `partition` INT, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null.
     """
     parsed = records.select(
         "value",
         F.from_json(F.col("value").cast("string"), RECORD_SCHEMA).alias("record"),
         F.col("timestamp").alias("written_at"),
+        "partition",
         "offset",
     ).withColumn("bytes", F.expr("try_to_binary(record.sketch, 'base64')"))
-    seconds = F.unix_seconds("record.window_end") - F.unix_seconds("record.window_start")
+    start, end = F.col("record.window_start"), F.col("record.window_end")
+    kept = F.lit(True) if kept_from is None else start >= F.timestamp_seconds(F.lit(kept_from))
     reason = (
         F.when(F.col("value").isNull(), "tombstone")
-        .when(F.col("record.window_start").isNull() | F.col("record.window_end").isNull(), "not_a_record")
+        .when(start.isNull() | end.isNull(), "not_a_record")
         .when(F.col("record.events").isNull(), "not_a_record")
         .when(F.col("record.sketch").isNull(), "no_sketch")
         .when(~is_sketch(F.col("bytes")), "bad_sketch")
-        # A window that crosses a full hour would be in two of them.
-        .when((seconds <= 0) | (F.pmod(F.lit(HOUR_SECONDS), F.greatest(seconds, F.lit(1))) != 0), "bad_window")
+        .when(~calendar.fits_window(start, end), "bad_window")
+        .when(~kept, "before_kept_minutes")
     )
     return parsed.select(
         "record.window_start",
@@ -67,18 +81,19 @@ def parse_minutes(records: DataFrame) -> DataFrame:
         F.coalesce("record.final", F.lit(False)).alias("final"),
         "written_at",
         "offset",
+        "partition",
         F.col("bytes").alias("sketch"),
         reason.alias("reject_reason"),
     )
 
 
 def select_minutes(parsed: DataFrame) -> DataFrame:
-    """One row a window out of `parse_minutes`, as MINUTES_SCHEMA: of several records for a window the best one.
+    """The accepted windows of `parse_minutes`, as MINUTES_SCHEMA: one row for each, the best of its records.
 
-    That is the one with most events: counts of a window only grow, while a job that was killed may write an older one
-    again. Of equal ones it is the one written last.
+    The best record has the most events: the counts of a window only grow, but a killed job may write an older record
+    again. Among equal ones the last written wins.
     """
-    names = [name for name in parsed.columns if name != "reject_reason"]
+    names = [name for name in parsed.columns if name not in ("reject_reason", "partition")]
     best = F.max_by(F.struct(*names), F.struct("events", "written_at", "offset")).alias("best")
     return parsed.where(F.col("reject_reason").isNull()).groupBy("window_start").agg(best).select("best.*")
 
@@ -86,8 +101,8 @@ def select_minutes(parsed: DataFrame) -> DataFrame:
 def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
     """Unites `start` TIMESTAMP, `events` BIGINT, `minutes` BIGINT, `sketch` BINARY to rows of a period.
 
-    Returns the columns of ROLLUPS_SCHEMA, `final` null. A part belongs to the period it starts in. Where sketches
-    differ in lg_k the smallest holds, for the error too.
+    Returns the columns of ROLLUPS_SCHEMA, `final` null. A part belongs to the period it starts in. Sketches of
+    different lg_k give one of the smallest lg_k, with its error.
     """
     united = parts.groupBy(calendar.bounds(F.col("start"), period).alias("bounds")).agg(
         F.sum("events").alias("events"),
@@ -128,9 +143,9 @@ def rollups_as_parts(rollups: DataFrame, period: str) -> DataFrame:
 def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, calendar: Calendar) -> DataFrame:
     """The rows of all periods that hold a changed window, united anew; columns of ROLLUPS_SCHEMA, `final` null.
 
-    `minutes` and `rollups` are the rows there are, at least of the periods that hold a change; it is in `minutes`
-    already and not yet in `rollups`. `changed` has `window_start` TIMESTAMP. An hour is united from its minutes, all
-    others from the smaller periods. Runs a job for each period.
+    `changed` has `window_start` TIMESTAMP. `minutes` already holds the change, `rollups` does not; both need only the
+    rows of the periods that hold one. An hour is united from its minutes, every other period from smaller periods. Runs
+    a job for each period.
     """
     hour_of = calendar.bounds(F.col("window_start"), "hour").start
     hours = changed.select(hour_of.alias("hour")).distinct()
@@ -150,7 +165,7 @@ def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, ca
 
 
 def materialize_rows(rows: DataFrame) -> DataFrame:
-    """Rows computed once: each period is read by those above it, and would be united anew for each of them."""
+    """The rows, computed once: otherwise every larger period would compute those of the smaller ones again."""
     return rows.localCheckpoint()
 
 
@@ -183,7 +198,7 @@ def make_rollup_records(rollups: DataFrame, calendar: Calendar) -> DataFrame:
 
 
 def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, start: Column, end: Column) -> DataFrame:
-    """The fewest rows that make up `[start, end)`: years, months, days, hours that fit, and minutes at both edges.
+    """The fewest rows that make up `[start, end)`: years, months, days and hours that fit, minutes at both edges.
 
     Returns `period` STRING, `start` TIMESTAMP, `events`, `minutes` BIGINT, `sketch` BINARY. `start` and `end` are
     TIMESTAMP columns of constants, at full minutes.
@@ -196,7 +211,7 @@ def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, sta
     rows = rows.where(~F.coalesce(fits(F.col("parent_start"), F.col("parent_end")), F.lit(False)))
     hour = calendar.bounds(F.col("window_start"), "hour")
     edges = minutes.where(fits(F.col("window_start"), F.col("window_end")))
-    # Said twice: so that files without these hours are skipped, and exactly.
+    # `near` lets Spark skip files without these hours; the condition after it is exact.
     near = (F.col("window_start") < calendar.bounds(start, "hour").end) | (
         F.col("window_start") >= calendar.bounds(end, "hour").start
     )

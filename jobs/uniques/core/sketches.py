@@ -1,8 +1,9 @@
 """Apache DataSketches HLL sketches as Spark makes them: their error, and what their bytes say.
 
-A sketch of 2^lg_k registers stands for a set of users. Two are united register by register: no error is added, the
-order does not matter, and uniting twice changes nothing. Strings are hashed as UTF-8 by MurmurHash3 (x64, 128 bits,
-seed 9001), as DataSketches libraries do, so sketches made elsewhere from the same strings can be united with these.
+A sketch of 2^lg_k registers stands for a set of users. A union takes the maximum of each register: it adds no error,
+its order does not matter, and a second union with the same sketch changes nothing. Strings are hashed as UTF-8 by
+MurmurHash3 (x64, 128 bits, seed 9001), as in other DataSketches libraries, so sketches of the same strings that were
+made elsewhere can be united with these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pyspark.sql import functions as F
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
-# Below, the formula for the error is off; above, a sketch takes 256 KiB.
+# Below 8 the formula for the error does not hold; a sketch of more than 18 takes over 256 KiB.
 MIN_LG_K, MAX_LG_K = 8, 18
 
 
@@ -30,10 +31,10 @@ def sketch_error(lg_k: int) -> float:
 
 
 def normalize_sketch(sketch: Column) -> Column:
-    """A BINARY column of sketches with estimates that follow from their registers alone.
+    """A BINARY column of sketches whose estimates depend on their registers alone.
 
-    As long as users come to it one by one, a sketch estimates from the order they come in, which another run need not
-    repeat. A union with itself, which changes no register, makes it forget that order.
+    Before its first union a sketch uses the HIP estimator, which depends on the order of the users. A union with itself
+    changes no register, and switches to the estimator that does not depend on it.
     """
     return F.hll_union(sketch, sketch)
 
@@ -54,9 +55,9 @@ def sketch_error_of(sketch: Column) -> Column:
 
 
 def is_sketch(sketch: Column) -> Column:
-    """Whether a BINARY column holds an HLL sketch, whole, that Spark can unite; null counts as none.
+    """Whether a BINARY column holds a complete HLL sketch that Spark can unite; false for null.
 
-    Spark ends the query when it meets another. Bytes: 0 length of the preamble in INTs, 1 format version, 2 family
+    Anything else ends a query that unites it. Bytes: 0 length of the preamble in INTs, 1 format version, 2 family
     (7 = HLL), 3 lg_k, 4 lg of a list's room, 5 flags (8 = compact, 32 of no use here), 6 or 8-11 number of
     entries of a list or set, 7 mode (bits 0-1: 0 list, 1 set, 2 HLL) and type (bits 2-3: 0 HLL_4, 1 HLL_6, 2 HLL_8);
     after the preamble the entries of 4 bytes, or the registers. Source: `PreambleUtil` of datasketches-java.

@@ -23,7 +23,7 @@ from pyspark.sql.streaming.listener import (
 
 from uniques import __version__
 from uniques.core.events import REJECT_REASONS
-from uniques.core.rollups import BEFORE_KEPT_MINUTES, MINUTE_REJECT_REASONS
+from uniques.core.rollups import MINUTE_REJECT_REASONS
 from uniques.errors import JobError
 from uniques.runtime.listener import BatchProgress, ProgressListener, describe_batch
 from uniques.times import parse_progress_time
@@ -164,10 +164,10 @@ class MetricsListener(QueryMetrics):
 
 
 class RollupMetrics(QueryMetrics):
-    """Shows what the second job has done: its totals, and how far behind its topic it is."""
+    """Shows the totals of the rollup job, and its lag."""
 
     def __init__(self, totals: Mapping[str, int], registry: CollectorRegistry) -> None:
-        """See `QueryMetrics`; `totals` are those of `rollup_users.RollupUpdater`, as they stand after a batch."""
+        """See `QueryMetrics`; `totals` are those of `RollupUpdater`, as they are after a batch."""
         self._totals = totals
         self._lag = 0
         super().__init__("rollup_users", registry)
@@ -180,7 +180,7 @@ class RollupMetrics(QueryMetrics):
         """The totals and the lag."""
         prefix, totals = self.prefix, self._totals
         rejected = CounterMetricFamily(f"{prefix}_records_rejected", "Records left out.", labels=["reason"])
-        for reason in (*MINUTE_REJECT_REASONS, BEFORE_KEPT_MINUTES):
+        for reason in MINUTE_REJECT_REASONS:
             rejected.add_metric([reason], totals.get(reason, 0))
         return [
             CounterMetricFamily(f"{prefix}_records_read", "Records that were read.", totals["read"]),
