@@ -1,4 +1,4 @@
-"""How long the job takes to start, to recover from a kill, and to work off an outage: `make bench ARGS=recovery`.
+"""How long the job takes to start, to recover from a kill, and to drain an outage: `make bench ARGS=recovery`.
 
 The real job, started with spark-submit on a live stream of events of 2 kB; a read_committed consumer notes its results.
 A repetition: a first start on a new checkpoint, `kill -9` of all its processes at a random moment and a start at once,
@@ -87,7 +87,7 @@ def measure_life(broker: KafkaBroker, folder: Path, way: str, backlog: int, rand
         # The last window that the events of the outage close.
         end = last - last % WINDOW_SECONDS - WATERMARK_SECONDS
         job.wait_for(
-            lambda: any(result.window_end >= end for result in list(watcher.seen)), "the backlog was not worked off"
+            lambda: any(result.window_end >= end for result in list(watcher.seen)), "the backlog was not drained"
         )
         seconds["backlog"] = next(result.arrived for result in watcher.seen if result.window_end >= end) - began
     return seconds
@@ -116,7 +116,7 @@ def describe(rows: Sequence[Row], plots: Path) -> str:
     for way in ways:
         start, worked = cells["first batch", way].median, cells["backlog", way].median
         lines.append(
-            f"- {way}: an outage of {backlog / rate:,.0f} s at {rate:,} events/s, {backlog:,} events, is worked off "
+            f"- {way}: an outage of {backlog / rate:,.0f} s at {rate:,} events/s, {backlog:,} events, is drained "
             f"{worked:.1f} s after the start, {backlog / worked:,.0f} events/s with the start-up in it; a start on an "
             f"almost empty topic takes {start:.1f} s to its first batch."
         )

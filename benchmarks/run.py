@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions that count (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="small and once, to see that all of it works")
-    parser.add_argument("--report", action="store_true", help="measure nothing, write the report anew")
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the report again")
     args = parser.parse_args()
     unknown = set(args.questions) - set(QUESTIONS)
     if unknown:

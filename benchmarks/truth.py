@@ -72,7 +72,7 @@ def name_window(ts: int) -> str:
 def compare_results(
     results: Iterable[dict[str, Any]], truth: dict[str, Bounds], tolerance: float, ignored: str = ""
 ) -> Verdict:
-    """Judges results by the bounds; of several for one window the last counts, as in a compacted topic.
+    """Checks results by the bounds; of several for one window the last counts, as in a compacted topic.
 
     `tolerance`: relative, of the users; `ignored`: the window that has not ended.
     """

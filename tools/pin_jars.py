@@ -2,7 +2,7 @@
 
     python tools/pin_jars.py
 
-`make pins` calls it. It downloads the packages anew, so what it writes is what the repository serves now. Look at the
+`make pins` calls it. It downloads the packages again, so what it writes is what the repository serves now. Look at the
 change before you commit it: a file whose name stayed the same must keep its SHA-256.
 """
 

@@ -53,7 +53,7 @@ def test_chance_takes_draws_out_of_a_bound(draws: int, share: float, least: int)
         ([0.01] * 90 + [0.05] * 10, 0.01, False),
     ],
 )
-def test_a_promise_is_judged_over_all_draws(errors: list[float], promised: float, kept: bool) -> None:
+def test_a_promise_is_checked_over_all_draws(errors: list[float], promised: float, kept: bool) -> None:
     assert counters.keeps_promise(make_row("any", "error", errors, promised=promised)) is kept
 
 

@@ -50,7 +50,7 @@ def make_engine(name: str, rates: list[float]) -> list[Row]:
     ]
 
 
-def test_results_are_judged_by_the_bounds_of_their_windows() -> None:
+def test_results_are_checked_by_the_bounds_of_their_windows() -> None:
     truth = {FIRST: Bounds((100, 100), (80, 80)), SECOND: Bounds((50, 60), (40, 45))}
     right = [make_result(FIRST, 80, 100), make_result(SECOND, 45, 55)]
     assert compare_results(right, truth, 0.0) == Verdict(right=2, windows=2, duplicates=0, others=0)

@@ -114,5 +114,5 @@ def test_recovery_sets_the_ways_side_by_side(tmp_path: Path) -> None:
     ]
     chapter = recovery.describe(rows, tmp_path)
     assert "| from spark-submit to the first result | 11.0 (10.0 to 12.0) | 11.0 (10.0 to 12.0) |" in chapter
-    assert "300,000 events, is worked off 11.0 s after the start, 27,273 events/s" in chapter
+    assert "300,000 events, is drained 11.0 s after the start, 27,273 events/s" in chapter
     assert_plot(tmp_path, "recovery.svg")

@@ -213,7 +213,8 @@ def test_a_topic_deleted_and_made_anew(
         assert job.wait() in (1, 2)
     check(broker, fresh, start_anew(broker, tmp_path, job), tmp_path)
     state = "running" if running else "stopped"
-    report(f"topic deleted and made anew, the job {state}", "ends; right from a new checkpoint", ended_with=job.error())
+    told = "ends; right from a new checkpoint"
+    report(f"topic deleted and created again, the job {state}", told, ended_with=job.error())
 
 
 def test_retention_that_removes_what_was_not_read(

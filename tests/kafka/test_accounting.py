@@ -181,7 +181,7 @@ def test_windows_left_open_are_carried_into_the_next_run(
 
 
 @needs_state_reader
-def test_a_batch_that_is_done_again_after_a_crash_is_booked(
+def test_a_batch_that_is_done_again_after_a_crash_is_accounted_for(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
     events = make_events(events=1_200, rate=10, delayed=0.0)

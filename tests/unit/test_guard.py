@@ -136,7 +136,7 @@ def test_the_arrival_bounds_and_proves() -> None:
     assert flagged(alone, unknown) == [30]
 
 
-def test_a_task_is_judged_across_its_batches_and_rows_without_a_time_do_not_take_part() -> None:
+def test_a_task_is_checked_across_its_batches_and_rows_without_a_time_do_not_take_part() -> None:
     ts: list[int | None] = [*flip(SECONDS, (30, 1 << 24))]
     ts[10] = None
     batches = [(pa.array(part, pa.int64()), pa.nulls(len(part), pa.int64())) for part in (ts[:31], ts[31:], [])]
@@ -179,7 +179,7 @@ def test_what_max_future_allows_is_no_lead(spark: SparkSession, max_future: int 
 
 
 @needs_arrow_udf
-def test_a_record_without_an_arrival_time_is_judged_by_its_neighbours(spark: SparkSession) -> None:
+def test_a_record_without_an_arrival_time_is_checked_by_its_neighbours(spark: SparkSession) -> None:
     frame = spark.sql(
         f"SELECT timestamp_seconds({T} + id + if(id = 30, 1 << 24, 0)) AS event_time, 'u' AS uid, STRING(NULL) AS"
         " reject_reason, timestamp_millis(-1) AS timestamp FROM range(60)"

@@ -1,4 +1,4 @@
-"""Makes the rollups anew from the minutes."""
+"""Rebuilds the rollups from the minutes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("uniques")
 
 
 def rebuild(spark: SparkSession, tables: Tables, topic: RollupTopic | None) -> None:
-    """Makes the rollups anew from the minutes, in the calendar of `tables`, and publishes all rows.
+    """Rebuilds the rollups from the minutes, in the calendar of `tables`, and publishes all rows.
 
     One commit of the table holds the calendar and the rows, so a kill leaves either the old ones or the new ones. One
     that comes before the rows are published leaves a property that says so: this function, or the next start of the
@@ -33,7 +33,7 @@ def rebuild(spark: SparkSession, tables: Tables, topic: RollupTopic | None) -> N
     minutes, calendar = opened.toDF(), tables.calendar
     check_windows(minutes, tables)
     until = find_complete_until(spark, tables.rollups, minutes)
-    log.info("making %s anew from %s", tables.rollups.describe(), tables.minutes.describe())
+    log.info("rebuilding %s from %s", tables.rollups.describe(), tables.minutes.describe())
     rows = unite_all(minutes, calendar).withColumn("final", is_complete(until)).persist()
     number = rows.count()
     properties = {

@@ -1,4 +1,4 @@
-"""The rollup job: keeps both tables and the topic up to date, answers questions, or makes the rollups anew."""
+"""The rollup job: keeps both tables and the topic up to date, answers questions, or rebuilds the rollups."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parse_settings(argv: Sequence[str] | None = None) -> RollupSettings:
 
 
 def run(spark: SparkSession, settings: RollupSettings, stop: StopSignal) -> None:
-    """Answers a question, makes the rollups anew, or keeps the tables up to date."""
+    """Answers a question, rebuilds the rollups, or keeps the tables up to date."""
     task = settings.task
     with one_line_errors():
         if isinstance(task, Between):
@@ -97,7 +97,7 @@ def check_zone(spark: SparkSession, zone: str) -> None:
 def check_topics(spark: SparkSession, settings: RollupSettings) -> RollupTopic | None:
     """The topic that gets the rollups, if any; raises JobError, one line, when a topic that the task needs is missing.
 
-    Making the rollups anew does not read the topic with the minutes.
+    Rebuilding the rollups does not read the topic with the minutes.
     """
     needed = [] if settings.task else [settings.source.topic]
     needed += [settings.topic] if settings.topic else []

@@ -66,7 +66,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Rebuild:
-    """The order to make the rollups anew."""
+    """The order to rebuild the rollups."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TIMEZONE, WEEK_START = "unique_users.timezone", "unique_users.week_start"
 KEPT_FROM = "unique_users.kept_from"
-# Properties of rollups that were made anew: the time up to which they are complete, and whether they are published.
+# Properties of rebuilt rollups: the time up to which they are complete, and whether they are published.
 COMPLETE_UNTIL, UNPUBLISHED = "unique_users.complete_until", "unique_users.unpublished"
 
 

@@ -39,7 +39,7 @@ class RollupTopic:
         write_topic_once(add_topic(records.coalesce(1), self.name), self.cluster)
 
     def publish_pending(self, spark: SparkSession, tables: Tables) -> None:
-        """Publishes rollups that were made anew and are not published yet, as after a kill; else does nothing.
+        """Publishes rebuilt rollups and are not published yet, as after a kill; else does nothing.
 
         The keys of the topic that the table does not have any more get a tombstone, first. They are found in the topic
         itself, so it does not matter how often this was cut short.

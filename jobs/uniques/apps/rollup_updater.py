@@ -59,7 +59,7 @@ class RollupUpdater:
     def update(self, records: DataFrame, batch: int) -> None:
         """Merges the windows of a batch, and renews the periods that hold them.
 
-        Each step can be repeated: windows are replaced by their best record, and periods are united anew from all their
+        Each step can be repeated: windows are replaced by their best record, and periods are recomputed from all their
         parts. Rows go to the topic before they go to the table, so a kill between the two repeats both.
         """
         began = time.monotonic()

@@ -87,7 +87,7 @@ def check_checkpoint(spark: SparkSession, settings: CountSettings) -> None:
     if topic_id and keep_line(spark, location, "topic-id", topic_id) != topic_id:
         # The saved offsets belong to the old topic; resuming would silently skip records of the new one.
         raise UsageError(
-            f"--input-topic {topic}: the topic was deleted and made anew, or is another cluster's; take another "
+            f"--input-topic {topic}: the topic was deleted and created again, or is another cluster's; take another "
             "--checkpoint-location, which starts with what there is"
         )
 

@@ -1,6 +1,6 @@
 """Rollups: the rows of hours, days, weeks, months and years, united from the sketches of windows.
 
-Every function here needs a session in UTC. A row is always united anew from all its parts. So doing it twice, or with a
+Every function here needs a session in UTC. A row is always recomputed from all its parts. So doing it twice, or with a
 part that came twice, gives the same row.
 """
 
@@ -141,7 +141,7 @@ def rollups_as_parts(rollups: DataFrame, period: str) -> DataFrame:
 
 
 def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, calendar: Calendar) -> DataFrame:
-    """The rows of all periods that hold a changed window, united anew; columns of ROLLUPS_SCHEMA, `final` null.
+    """The rows of all periods that hold a changed window, recomputed; columns of ROLLUPS_SCHEMA, `final` null.
 
     `changed` has `window_start` TIMESTAMP. `minutes` already holds the change, `rollups` does not; both need only the
     rows of the periods that hold one. An hour is united from its minutes, every other period from smaller periods. Runs

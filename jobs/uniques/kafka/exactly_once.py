@@ -71,7 +71,7 @@ class TransactionalWriter:
         now = datetime.now(timezone.utc)
         self._instance = f"{socket.gethostname()}, process {os.getpid()}, started {now:%Y-%m-%dT%H:%M:%SZ}"
         self._lock = threading.Lock()
-        self._keeper: threading.Thread | None = None
+        self._keep_alive_thread: threading.Thread | None = None
         self.failure: JobError | None = None
         kafka = self._client.kafka
         serializer = kafka.common.serialization.ByteArraySerializer._fqn
@@ -119,9 +119,9 @@ class TransactionalWriter:
         if self.failure:
             raise self.failure
         idle = time.monotonic() - self._committed_at >= KEEP_ALIVE_SECONDS
-        if idle and not (self._keeper and self._keeper.is_alive()):
-            self._keeper = threading.Thread(target=self._commit_nothing, daemon=True)
-            self._keeper.start()
+        if idle and not (self._keep_alive_thread and self._keep_alive_thread.is_alive()):
+            self._keep_alive_thread = threading.Thread(target=self._commit_nothing, daemon=True)
+            self._keep_alive_thread.start()
 
     def __enter__(self) -> TransactionalWriter:
         """Around a query: raises the reason of a failed write in place of Spark's error."""

@@ -186,7 +186,7 @@ class RollupMetrics(QueryMetrics):
             CounterMetricFamily(f"{prefix}_records_read", "Records that were read.", totals["read"]),
             rejected,
             CounterMetricFamily(f"{prefix}_windows_merged", "Windows of batches.", totals["windows"]),
-            CounterMetricFamily(f"{prefix}_rows_renewed", "Rows of periods made anew.", totals["rollups"]),
+            CounterMetricFamily(f"{prefix}_rows_renewed", "Rows of periods recomputed.", totals["rollups"]),
             GaugeMetricFamily(f"{prefix}_lag_records", "Offsets behind those of the last batch.", self._lag),
         ]
 

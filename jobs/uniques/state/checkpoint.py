@@ -71,7 +71,7 @@ def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
     planned, finished = (last_batch(spark, f"{location}/{log}") for log in ("offsets", "commits"))
     if planned >= 0 and not is_whole(spark, f"{location}/offsets/{planned}"):
         damaged, files = f"offsets/{planned}", [f"offsets/{planned}"]
-        # The batch is planned anew, so it can't be finished.
+        # The batch is planned again, so it can't be finished.
         files += [f"commits/{planned}"] if finished == planned else []
     elif finished >= 0 and not is_whole(spark, f"{location}/commits/{finished}"):
         damaged, files = f"commits/{finished}", [f"commits/{finished}"]
@@ -122,7 +122,7 @@ def check_mark(spark: SparkSession, location: str, mark: int | None) -> None:
             f"--checkpoint-location {location}: Kafka has forgotten whether its last batch, {planned}, was written: "
             f"{way_out}"
         )
-    # The last batch may be planned anew, after its file was damaged: what is written of it stands.
+    # The last batch may be planned again, after its file was damaged: what is written of it stands.
     if mark is not None and mark - 1 > planned + 1:
         raise UsageError(
             f"--checkpoint-location {location} is older than what was written: it ends with batch {planned}, and batch "
