@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import functions as F
 
 from uniques.errors import JobError
 
@@ -65,7 +66,8 @@ def explain_unreadable(path: str, error: Exception) -> JobError:
 
 def write_lines(spark: SparkSession, path: str, lines: Sequence[str], mode: str = "overwrite") -> None:
     """Writes the lines; `mode` is `overwrite`, or `append`, which adds a file to the folder."""
-    rows = spark.createDataFrame([(line,) for line in lines], "value STRING")
+    # A frame made of Python rows would start a Python worker, which takes seconds when it is the first one.
+    rows = spark.range(1).select(F.explode(F.array(*(F.lit(line) for line in lines)).cast("array<string>")))
     rows.coalesce(1).write.mode(mode).text(path)
 
 
