@@ -24,7 +24,7 @@ from uniques.errors import UsageError
 from uniques.kafka.connector import check_connector
 from uniques.kafka.topics import check_topic, read_topic
 from uniques.runtime.failures import one_line_errors
-from uniques.runtime.listener import LagListener
+from uniques.runtime.listener import LagListener, add_listeners
 from uniques.runtime.run import run_job, run_until_stopped
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
@@ -121,7 +121,6 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
             "--rollups-table": tables.rollups.describe(),
         },
         {},
-        on_new=lambda: None,
     )
     create_tables(spark, tables)
     if topic:
@@ -140,9 +139,7 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
         listeners: list[StreamingQueryListener] = [LagListener(QUERY_NAME)]
         if running.metrics_address:
             listeners.append(stack.enter_context(load_metrics()(running.metrics_address, updater.totals)))
-        for each in listeners:
-            spark.streams.addListener(each)
-            stack.callback(spark.streams.removeListener, each)
+        stack.enter_context(add_listeners(spark, listeners))
         started = writer.start()
         log.info("started query %s, run %s", started.name, started.runId)
         run_until_stopped(started, stop)

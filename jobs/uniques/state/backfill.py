@@ -67,14 +67,18 @@ def read_staged(spark: SparkSession, location: str) -> DataFrame:
     except AnalysisException as error:
         if not is_missing(error):
             raise
-        return spark.createDataFrame([], STAGED).drop("batch")
+        return stage_nothing(spark)
+
+
+def stage_nothing(spark: SparkSession) -> DataFrame:
+    """An empty frame of staged events."""
+    return spark.createDataFrame([], STAGED).drop("batch")
 
 
 def delete_staged(spark: SparkSession, location: str) -> None:
     """Deletes the staged events of a checkpoint; an empty file stays."""
     # Spark has no delete that Spark Connect reaches too; overwriting removes what is there.
-    nothing = spark.createDataFrame([], STAGED).drop("batch")
-    nothing.coalesce(1).write.mode("overwrite").parquet(staged_location(location))
+    stage_nothing(spark).coalesce(1).write.mode("overwrite").parquet(staged_location(location))
 
 
 def plan_pieces(staged: DataFrame, window_seconds: int) -> list[Piece]:
