@@ -18,7 +18,8 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from uniques.state.sidecar import beside, is_missing, read_lines, write_lines
+from uniques.state.folder import is_missing
+from uniques.state.sidecar import beside, read_lines, write_lines
 from uniques.times import describe_time
 
 if TYPE_CHECKING:

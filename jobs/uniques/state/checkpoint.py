@@ -10,7 +10,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from uniques.errors import JobError, UsageError
-from uniques.state.sidecar import beside, list_names
+from uniques.state.sidecar import beside, list_names, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,8 +65,8 @@ def report_damage(spark: SparkSession, location: str) -> Iterator[None]:
 def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
     """What is damaged in a query's checkpoint, as after a power cut, and the way out; None when nothing is.
 
-    Looks at the last file of each log. Damaged state shows in the `message` of the failure. Raises what Spark raises
-    when a file can't be read: that is no damage.
+    Looks at the last file of each log. Damaged state shows in the `message` of the failure. Raises what Java or
+    Spark raises, or JobError, when a file can't be read: that is no damage.
     """
     planned, finished = (last_batch(spark, f"{location}/{log}") for log in ("offsets", "commits"))
     if planned >= 0 and not is_whole(spark, f"{location}/offsets/{planned}"):
@@ -90,16 +90,16 @@ def find_damage(spark: SparkSession, location: str, message: str) -> str | None:
 def is_whole(spark: SparkSession, path: str) -> bool:
     """Whether a file of a query's logs ends where it should: a version, then lines of JSON.
 
-    Raises what Spark raises when the file can't be read, unless its checksum says that it is damaged.
+    Raises what Java or Spark raises when the file can't be read, unless its checksum says that it is damaged.
     """
     try:
-        rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
+        content = read_bytes(spark, path)
     except (PySparkException, Py4JError) as error:
         if "ChecksumException" in str(error):
             return False
         raise
     try:
-        version, *lines = bytes(rows[0].content).decode().splitlines() if rows else [""]
+        version, *lines = content.decode().splitlines() or [""]
         for line in lines:
             if line != "-":  # a source without an offset
                 json.loads(line)

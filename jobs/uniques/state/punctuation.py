@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from uniques.state.sidecar import beside, write_lines
+from uniques.state.sidecar import beside, open_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -21,7 +21,11 @@ FOLDER = "punctuation"
 
 def write_punctuation(spark: SparkSession, location: str, seconds: list[int]) -> None:
     """Adds times, unix seconds, to the punctuation of a checkpoint; none makes the folder that the source reads."""
-    write_lines(spark, beside(location, FOLDER), [str(second) for second in seconds], "append")
+    folder = open_folder(spark, beside(location, FOLDER))
+    if seconds:
+        folder.add("".join(f"{second}\n" for second in seconds))
+    else:
+        folder.make()
 
 
 def read_punctuation(spark: SparkSession, location: str) -> DataFrame:

@@ -1,23 +1,27 @@
 """The small files beside a checkpoint: one reader and one writer.
 
-Both go through Spark, so every file system that Spark reaches will do. A file is a folder of text, as Spark writes it.
+A path is one that Spark takes: of any file system, or without a scheme, which means that of `fs.defaultFS`. How a file
+is read and written there is the subject of `folder`. Every function raises JobError, one line, when the file system
+refuses.
 """
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from py4j.protocol import Py4JError
-from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import functions as F
-
-from uniques.errors import JobError
+from uniques.jvm import gateway_of
+from uniques.state.folder import explain
+from uniques.state.hadoop_folder import HadoopFolder
+from uniques.state.local_folder import LocalFolder
+from uniques.state.spark_folder import SparkFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyspark.sql import SparkSession
+
+    from uniques.state.folder import Folder
 
 
 def beside(location: str, name: str) -> str:
@@ -25,50 +29,78 @@ def beside(location: str, name: str) -> str:
     return f"{location.rstrip('/')}/{name}"
 
 
-def is_missing(error: Exception) -> bool:
-    """Whether what was to be read does not exist."""
-    if not isinstance(error, AnalysisException):
-        return False
-    # Spark 3.5 has the older name only.
-    condition = error.getCondition() if hasattr(error, "getCondition") else error.getErrorClass()
-    return condition == "PATH_NOT_FOUND"
+@lru_cache(maxsize=256)
+def open_folder(spark: SparkSession, location: str) -> Folder:
+    """The folder at a path; it need not exist.
+
+    Kept for the next call: with a local folder a call then takes less than a millisecond, plus what the disk takes.
+    """
+    gateway = gateway_of(spark)
+    if gateway is None:
+        return SparkFolder(spark, location)
+    with explain(location, "read"):
+        folder = HadoopFolder(spark, gateway.jvm, location)
+        return LocalFolder(folder.local_path()) if folder.scheme == "file" else folder
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """The folder of a file, and its name."""
+    folder, slash, name = path.rstrip("/").rpartition("/")
+    return (folder or slash or "."), name
+
+
+def find_folder(spark: SparkSession, path: str) -> tuple[Folder, str]:
+    """The folder of a file, opened, and the name of the file."""
+    folder, name = split_path(path)
+    return open_folder(spark, folder), name
+
+
+def read_file(spark: SparkSession, path: str) -> str | None:
+    """The text of a file; None when there is no such file."""
+    folder, name = find_folder(spark, path)
+    return folder.read(name)
 
 
 def read_lines(spark: SparkSession, path: str) -> list[str] | None:
-    """The lines of a file; None when there is no such file. Raises JobError, one line, when it can't be read."""
-    try:
-        return [row["value"] for row in spark.read.text(path).collect()]
-    except (PySparkException, Py4JError) as error:
-        if is_missing(error):
-            return None
-        raise explain_unreadable(path, error) from error
+    """The lines of a file; None when there is no such file."""
+    text = read_file(spark, path)
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else None if text is None else []
+
+
+def read_bytes(spark: SparkSession, path: str) -> bytes:
+    """The content of a file, compared with its checksum, where there is one; raises what Java or Spark raises."""
+    gateway = gateway_of(spark)
+    if gateway is None:
+        rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
+        return bytes(rows[0].content) if rows else b""
+    folder, name = split_path(path)
+    return HadoopFolder(spark, gateway.jvm, folder).read_bytes(name)
 
 
 def list_names(spark: SparkSession, path: str) -> list[str]:
-    """The names of the files in a folder, none where there is no folder; their content is not read.
+    """The names of the files in a folder, sorted, none where there is no folder; their content is not read."""
+    return open_folder(spark, path).list_names()
 
-    Raises JobError, one line, when the folder can't be listed.
+
+def create_file(spark: SparkSession, path: str, text: str) -> None:
+    """Creates a file; raises FileExistsError when it is there. Of two jobs that create it at once, one gets the error.
+
+    Under Spark Connect and in some object stores both may succeed; see `folder`.
     """
-    try:
-        return [file.rpartition("/")[2] for file in spark.read.text(path).inputFiles()]
-    except (PySparkException, Py4JError) as error:
-        if is_missing(error):
-            return []
-        raise explain_unreadable(path, error) from error
+    folder, name = find_folder(spark, path)
+    folder.create(name, text)
 
 
-def explain_unreadable(path: str, error: Exception) -> JobError:
-    """The error for a file that is there and can't be read: rights, a store that is busy or away."""
-    # Through py4j what Java says comes behind a line about the call.
-    said = re.search(r"^: (.+)", str(error), re.MULTILINE)
-    return JobError(f"{path} can't be read: {said[1] if said else str(error).splitlines()[0]}")
+def write_lines(spark: SparkSession, path: str, lines: Sequence[str]) -> None:
+    """Writes a file, complete or not at all, in place of the one that is there."""
+    folder, name = find_folder(spark, path)
+    folder.write(name, "".join(f"{line}\n" for line in lines))
 
 
-def write_lines(spark: SparkSession, path: str, lines: Sequence[str], mode: str = "overwrite") -> None:
-    """Writes the lines; `mode` is `overwrite`, or `append`, which adds a file to the folder."""
-    # A frame made of Python rows would start a Python worker, which takes seconds when it is the first one.
-    rows = spark.range(1).select(F.explode(F.array(*(F.lit(line) for line in lines)).cast("array<string>")))
-    rows.coalesce(1).write.mode(mode).text(path)
+def delete_file(spark: SparkSession, path: str) -> None:
+    """Deletes a file; one that is not there is no error."""
+    folder, name = find_folder(spark, path)
+    folder.delete(name)
 
 
 def keep_line(spark: SparkSession, location: str, name: str, line: str) -> str:
