@@ -24,11 +24,10 @@ from support import (
     submit_command,
 )
 from uniques import __version__
-from uniques.apps import count_flags
-from uniques.apps.shared_flags import cluster_of
 from uniques.core.counts import Counter, count_unique_users, make_records
 from uniques.core.events import accept_events, observe_events, parse_events
 from uniques.errors import JobError, UsageError
+from uniques.kafka.admin import TopicDescription, check_topics
 from uniques.kafka.properties import KafkaCluster
 from uniques.kafka.records import add_topic
 from uniques.kafka.topics import check_topic, read_topic, write_topic
@@ -111,12 +110,29 @@ def test_a_checkpoint_made_with_other_parameters_is_refused_in_one_line(
 def test_a_missing_topic_is_named_in_one_line_and_not_created(
     spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str]
 ) -> None:
-    parser = count_flags.make_parser()
-    cluster = cluster_of(parser, parser.parse_args(["--bootstrap-servers", broker.bootstrap_servers]))
-    check_topic(spark, cluster, new_topic("there"))
-    for _ in range(2):
+    cluster, there = KafkaCluster(broker.bootstrap_servers), new_topic("there")
+    check_topic(spark, cluster, there)
+    for check in (
+        lambda: check_topics(spark, cluster, [(there, "READ"), ("not-there", "WRITE")]),
+        lambda: check_topic(spark, cluster, "not-there"),  # as under Spark Connect
+    ) * 2:
         with pytest.raises(JobError, match=r"^topic 'not-there' does not exist on Kafka at [^\n]*$"):
-            check_topic(spark, cluster, "not-there")
+            check()
+
+
+def test_what_kafka_says_of_a_topic(spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str]) -> None:
+    cluster, source, sink = KafkaCluster(broker.bootstrap_servers), new_topic("in", 3), f"{new_topic('out')}-stamped"
+    broker.create_topic(sink, 1, {"message.timestamp.type": "LogAppendTime"})
+    spark.sparkContext.setJobGroup("topics", "none")
+    found = check_topics(spark, cluster, [(source, "READ"), (sink, "WRITE"), (sink, "READ")])
+    assert not spark.sparkContext.statusTracker().getJobIdsForGroup("topics")
+    ids = {topic: found[topic].topic_id for topic in (source, sink)}
+    assert None not in ids.values()
+    assert ids[source] != ids[sink]
+    assert found == {
+        source: TopicDescription(3, ids[source], "CreateTime"),
+        sink: TopicDescription(1, ids[sink], "LogAppendTime"),
+    }
 
 
 @pytest.mark.slow

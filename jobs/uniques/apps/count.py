@@ -15,9 +15,8 @@ from uniques.apps.pipeline import choose_decoder, load_guard, load_metrics
 from uniques.apps.shared_flags import cluster_of
 from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
-from uniques.kafka.admin import check_rights
+from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
-from uniques.kafka.topics import check_topic
 from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from uniques.apps.count_settings import CountSettings
+    from uniques.kafka.admin import TopicDescription
     from uniques.runtime.signals import StopSignal
     from uniques.state.accounting import Accounting
 
@@ -56,8 +56,7 @@ def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
     """Counts the input, then says where every event went, and why if most were rejected."""
     if settings.events.json_parser == "bytes":
         choose_decoder(spark, settings.events)  # fails here rather than in the first batch
-    check_topics(spark, settings)
-    accounting = run_mode(spark, settings, stop)
+    accounting = run_mode(spark, settings, describe_source(spark, settings), stop)
     summary = json.dumps(accounting.summary())
     log.info("summary: %s", summary)
     if settings.output.summary:
@@ -67,14 +66,16 @@ def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
         log.warning("warning: %s", hint)
 
 
-def run_mode(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
-    """Runs as a backfill, over a bounded input, or as a stream."""
+def run_mode(
+    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+) -> Accounting:
+    """Runs as a backfill, over a bounded input, or as a stream from the topic that is described."""
     if settings.running.backfill:
         return run_backfill(spark, settings, stop)
     if settings.source.path is not None:
         return run_bounded(spark, settings)
     with report_damage(spark, settings.running.checkpoint_location):
-        return run_stream(spark, settings, stop)
+        return run_stream(spark, settings, source, stop)
 
 
 def check_packages(settings: CountSettings) -> None:
@@ -85,15 +86,18 @@ def check_packages(settings: CountSettings) -> None:
         load_metrics()
 
 
-def check_topics(spark: SparkSession, settings: CountSettings) -> None:
-    """Raises a JobError, one line, when a topic is not there or the job may not use it."""
+def describe_source(spark: SparkSession, settings: CountSettings) -> TopicDescription | None:
+    """What Kafka says of the input topic; None without one, and without a JVM.
+
+    Raises JobError, one line, when any topic is not there or the job may not use it.
+    """
     output = settings.output
     rights = [(settings.source.topic, "READ")] if settings.source.path is None else []
     rights += [(topic, "WRITE") for topic in (output.topic, output.rejects_topic) if topic]
     if output.exactly_once and output.topic:
         rights.append((output.topic, "READ"))  # Kafka asks this of whoever commits offsets of a topic
-    if rights:
-        check_connector(spark)
-        for topic in dict(rights):
-            check_topic(spark, settings.cluster, topic)
-        check_rights(spark, settings.cluster, rights)
+    if not rights:
+        return None
+    check_connector(spark)
+    topics = check_topics(spark, settings.cluster, rights)
+    return topics.get(settings.source.topic) if settings.source.path is None else None

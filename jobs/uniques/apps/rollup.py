@@ -21,8 +21,9 @@ from uniques.apps.rollup_topic import RollupTopic
 from uniques.apps.rollup_updater import RollupUpdater
 from uniques.apps.shared_flags import cluster_of, needed_packages
 from uniques.errors import UsageError
+from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
-from uniques.kafka.topics import check_topic, read_topic
+from uniques.kafka.topics import read_topic
 from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import LagListener, add_listeners
 from uniques.runtime.run import run_job, run_until_stopped
@@ -79,7 +80,7 @@ def run(spark: SparkSession, settings: RollupSettings, stop: StopSignal) -> None
             show_tables(spark, read_calendar(spark, settings.tables), task.periods)
         else:
             check_zone(spark, settings.tables.calendar.timezone)
-            topic = check_topics(spark, settings)
+            topic = find_topic(spark, settings)
             if isinstance(task, Rebuild):
                 rebuild(spark, settings.tables, topic)
             else:
@@ -94,17 +95,17 @@ def check_zone(spark: SparkSession, zone: str) -> None:
         raise UsageError(f"--timezone {zone} is not known: give one such as UTC or Europe/Zurich") from error
 
 
-def check_topics(spark: SparkSession, settings: RollupSettings) -> RollupTopic | None:
-    """The topic that gets the rollups, if any; raises JobError, one line, when a topic that the task needs is missing.
+def find_topic(spark: SparkSession, settings: RollupSettings) -> RollupTopic | None:
+    """The topic that gets the rollups, if any; raises JobError, one line, when a topic that the task needs is
+    missing or may not be used.
 
     Rebuilding the rollups does not read the topic with the minutes.
     """
-    needed = [] if settings.task else [settings.source.topic]
-    needed += [settings.topic] if settings.topic else []
-    if needed:
+    rights = [] if settings.task else [(settings.source.topic, "READ")]
+    rights += [(settings.topic, "WRITE")] if settings.topic else []
+    if rights:
         check_connector(spark)
-    for name in needed:
-        check_topic(spark, settings.cluster, name)
+        check_topics(spark, settings.cluster, rights)
     return RollupTopic(settings.cluster, settings.topic) if settings.topic else None
 
 

@@ -13,7 +13,6 @@ from uniques.apps.pipeline import listen, read_events, validate_events
 from uniques.core.counts import count_unique_users, make_records, observe_counts
 from uniques.core.events import accept_events, observe_events, reject_events
 from uniques.errors import UsageError
-from uniques.kafka.admin import find_topic_id
 from uniques.kafka.exactly_once import TransactionalWriter
 from uniques.kafka.records import add_topic, make_reject_records
 from uniques.kafka.topics import write_topic
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
     from uniques.apps.count_settings import CountSettings
+    from uniques.kafka.admin import TopicDescription
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
@@ -41,10 +41,12 @@ log = logging.getLogger("uniques")
 CLOSING_ROUNDS = 5
 
 
-def run_stream(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
-    """Counts the input topic as a stream; returns where the events of this run went."""
+def run_stream(
+    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+) -> Accounting:
+    """Counts the input topic, `source`, as a stream; returns where the events of this run went."""
     location, counting, running = settings.running.checkpoint_location, settings.counting, settings.running
-    check_checkpoint(spark, settings)
+    check_checkpoint(spark, settings, source.topic_id if source else None)
 
     validated = validate_events(read_events(spark, settings), settings.events)
     observed = observe_events(validated, counting.window_seconds)
@@ -73,8 +75,11 @@ def run_stream(spark: SparkSession, settings: CountSettings, stop: StopSignal) -
     return listener.accounting
 
 
-def check_checkpoint(spark: SparkSession, settings: CountSettings) -> None:
-    """Makes the files beside a new checkpoint, and raises UsageError, one line, when an old one does not fit."""
+def check_checkpoint(spark: SparkSession, settings: CountSettings, topic_id: str | None) -> None:
+    """Makes the files beside a new checkpoint, and raises UsageError, one line, when an old one does not fit.
+
+    `topic_id` is that of the input topic, None where it is not known.
+    """
     location, topic = settings.running.checkpoint_location, settings.source.topic
     check_parameters(
         spark,
@@ -83,7 +88,6 @@ def check_checkpoint(spark: SparkSession, settings: CountSettings) -> None:
         IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
-    topic_id = find_topic_id(spark, settings.cluster, topic)
     if topic_id and keep_line(spark, location, "topic-id", topic_id) != topic_id:
         # The saved offsets belong to the old topic; resuming would silently skip records of the new one.
         raise UsageError(

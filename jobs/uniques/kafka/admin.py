@@ -7,6 +7,8 @@ flag that needs the client then ends the job with one line.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from py4j.java_gateway import JavaClass
@@ -15,8 +17,11 @@ from py4j.protocol import Py4JError
 from uniques.errors import JobError, UsageError
 from uniques.jvm import gateway_of
 from uniques.kafka.errors import CHECK_TIMEOUTS, describe_missing_right, explain_kafka_error
+from uniques.kafka.topics import check_topic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from pyspark.sql import SparkSession
 
     from uniques.kafka.properties import KafkaCluster
@@ -57,47 +62,81 @@ class JavaClient:
         return found
 
 
-def check_rights(spark: SparkSession, cluster: KafkaCluster, rights: list[tuple[str, str]]) -> None:
-    """Checks that the job has its rights before it starts, `(topic, READ or WRITE)`; without, the first record fails.
+@dataclass(frozen=True)
+class TopicDescription:
+    """What Kafka says of a topic; None where it does not say, or the job has no right to know.
 
-    Raises JobError with the reason in one line. Checks nothing without a JVM (Spark Connect), and where a broker is too
-    old to tell.
+    A topic that was deleted and created again has the same name and another `topic_id`. `timestamp_type` says what the
+    arrival time of its records is: `LogAppendTime`, the broker's clock, or `CreateTime`, the producer's.
     """
+
+    partitions: int
+    topic_id: str | None
+    timestamp_type: str | None
+
+
+def check_topics(
+    spark: SparkSession, cluster: KafkaCluster, rights: Sequence[tuple[str, str]]
+) -> dict[str, TopicDescription]:
+    """Checks that the cluster answers, has the topics, and lets the job use them; returns what it says of each topic.
+
+    `rights` are pairs of a topic and READ or WRITE; without a right the first record would fail. It is not checked
+    where a broker is too old to tell. Without a JVM (Spark Connect) Spark's source asks for the topics, and nothing is
+    returned. Raises JobError with the reason in one line.
+    """
+    topics = list(dict(rights))
     if gateway_of(spark) is None:
-        return
-    client = JavaClient(spark, "--output-topic")
-    admin_package = client.kafka.clients.admin
-    admin = admin_package.Admin.create(client.properties(cluster, CHECK_TIMEOUTS))
-    options = admin_package.DescribeTopicsOptions().includeAuthorizedOperations(True)
+        for topic in topics:
+            check_topic(spark, cluster, topic)
+        return {}
+    client = JavaClient(spark, "--bootstrap-servers")
+    with open_admin(client, cluster, topics[0]) as admin:
+        options = client.kafka.clients.admin.DescribeTopicsOptions().includeAuthorizedOperations(True)
+        found = admin.describeTopics(client.java.util.List.of(*topics), options).topicNameValues()
+        timestamp_types = ask_timestamp_types(client, admin, topics)
+        described = {}
+        for topic in topics:
+            try:
+                description = found[topic].get(ANSWER_SECONDS, client.java.util.concurrent.TimeUnit.SECONDS)
+            except Py4JError as error:
+                raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
+            operations = description.authorizedOperations()
+            allowed = operations and {operation.name() for operation in operations}
+            for needed in (right for name, right in rights if name == topic):
+                if allowed is not None and needed not in allowed:
+                    raise JobError(describe_missing_right(needed, cluster, topic))
+            topic_id = description.topicId().toString()
+            described[topic] = TopicDescription(
+                len(description.partitions()), None if topic_id == NO_TOPIC_ID else topic_id, timestamp_types(topic)
+            )
+    return described
+
+
+@contextmanager
+def open_admin(client: JavaClient, cluster: KafkaCluster, topic: str) -> Iterator[Any]:
+    """An admin client, with little patience; raises JobError, one line, when its properties are of no use."""
     try:
-        for topic, right in rights:
-            found = admin.describeTopics(client.java.util.List.of(topic), options).allTopicNames().get()
-            allowed = found.get(topic).authorizedOperations()
-            if allowed is not None and right not in {operation.name() for operation in allowed}:
-                raise JobError(describe_missing_right(right, cluster, topic))
+        admin = client.kafka.clients.admin.Admin.create(client.properties(cluster, CHECK_TIMEOUTS))
     except Py4JError as error:
         raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
+    try:
+        yield admin
     finally:
         admin.close(client.java.time.Duration.ofSeconds(0))
 
 
-def find_topic_id(spark: SparkSession, cluster: KafkaCluster, topic: str) -> str | None:
-    """The id that Kafka gave a topic when it was created; None where the driver has no client, or the broker no ids.
+def ask_timestamp_types(client: JavaClient, admin: Any, topics: Sequence[str]) -> Callable[[str], str | None]:
+    """Asks for `message.timestamp.type` of topics; returns a function that waits for the answer about one of them."""
+    config_resource = client.kafka.common.config.ConfigResource
+    resources = {topic: config_resource(config_resource.Type.TOPIC, topic) for topic in topics}
+    answers = admin.describeConfigs(client.java.util.List.of(*resources.values())).values()
 
-    A topic that was deleted and created again has the same name and another id.
-    """
-    try:
-        client = JavaClient(spark, "")
-    except UsageError:
-        return None
-    admin = client.kafka.clients.admin.Admin.create(client.properties(cluster, CHECK_TIMEOUTS))
-    try:
-        names = client.java.util.List.of(topic)
-        seconds = client.java.util.concurrent.TimeUnit.SECONDS
-        topics = admin.describeTopics(names).allTopicNames().get(ANSWER_SECONDS, seconds)
-        topic_id: str = topics[topic].topicId().toString()
-    except Py4JError as error:
-        raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
-    finally:
-        admin.close(client.java.time.Duration.ofSeconds(0))
-    return None if topic_id == NO_TOPIC_ID else topic_id
+    def find(topic: str) -> str | None:
+        try:
+            config = answers[resources[topic]].get(ANSWER_SECONDS, client.java.util.concurrent.TimeUnit.SECONDS)
+        except Py4JError:  # the job may not have the right to know
+            return None
+        entry = config.get("message.timestamp.type")
+        return str(entry.value()) if entry else None
+
+    return find

@@ -38,8 +38,8 @@ PRODUCER_PROPERTIES = {
 def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
     """Checks before anything starts that the cluster answers and has the topic.
 
-    Raises JobError with the reason in one line. Uses Spark's own Kafka source: it is what the job will use, and the
-    driver needs no other client.
+    For Spark Connect: it starts a query of Spark's Kafka source, which takes seconds; `admin.check_topics` does not.
+    Raises JobError with the reason in one line.
     """
     # The check must not make the broker create the topic.
     options = cluster.options({**CHECK_TIMEOUTS, "allow.auto.create.topics": "false"})
