@@ -15,7 +15,16 @@ if sys.version_info < (3, 10):  # noqa: UP036 - EMR 7 starts Python 3.9
     sys.stderr.write("rollup_users: error: Python 3.10 or newer is needed: docs/deploy/emr.md says how\n")
     sys.exit(2)
 
-from uniques.apps.rollup import main
+from uniques.apps.rollup_flags import make_parser
+
+
+def main() -> None:
+    """Checks the flags, then imports the job, which takes longer: a wrong flag gets its line at once."""
+    make_parser().parse_args()
+    from uniques.apps import rollup
+
+    rollup.main()
+
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,16 @@ if sys.version_info < (3, 10):  # noqa: UP036 - EMR 7 starts Python 3.9
     sys.stderr.write("unique_users: error: Python 3.10 or newer is needed: docs/deploy/emr.md says how\n")
     sys.exit(2)
 
-from uniques.apps.count import main
+from uniques.apps.count_flags import make_parser
+
+
+def main() -> None:
+    """Checks the flags, then imports the job, which takes longer: a wrong flag gets its line at once."""
+    make_parser().parse_args()
+    from uniques.apps import count
+
+    count.main()
+
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from support import ROOT
 from uniques.apps.count import main, parse_settings
 from uniques.apps.count_flags import make_parser
 from uniques.apps.count_settings import (
@@ -198,3 +201,18 @@ def test_a_wrong_kafka_config_gets_one_line_without_its_secrets(
     assert message in said
     assert said.count("\n") == 1
     assert "secret-word" not in said
+
+
+@pytest.mark.parametrize("job", ["unique_users", "rollup_users"])
+@pytest.mark.parametrize("flags", [["--bad"], ["--trigger", "soon"], ["--bootstrap-servers", "nowhere"]])
+def test_a_wrong_flag_gets_its_line_before_spark_is_imported(job: str, flags: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", str(ROOT / "jobs" / f"{job}.py"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    said = [line for line in lines if not line.startswith("import time:")]
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert done.returncode == 2
+    assert len(said) == 1
+    assert said[0].startswith(f"{job}: error: ")
+    assert f"uniques.apps.{'count' if job == 'unique_users' else 'rollup'}_flags" in imported
+    assert not {"pyspark", "py4j", "uniques.runtime.session"} & imported

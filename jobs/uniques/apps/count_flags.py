@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
-from uniques.core.counts import COUNTERS
-from uniques.core.events import TS_UNITS
-from uniques.core.sketches import MAX_LG_K, MIN_LG_K
+from uniques.core.choices import COUNTERS, MAX_LG_K, MIN_LG_K, TS_UNITS
 from uniques.flag_types import (
     OneLineParser,
     duration,

@@ -9,7 +9,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from uniques.apps.rollup_tables import Tables, read_kept_from
-from uniques.core.rollups import PERIODS, select_range
+from uniques.core.choices import PERIODS
+from uniques.core.rollups import select_range
 from uniques.core.sketches import sketch_error_of
 from uniques.errors import UsageError
 from uniques.times import describe_time

@@ -6,8 +6,7 @@ import re
 from zoneinfo import ZoneInfo
 
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
-from uniques.core.calendar import HOUR_SECONDS, WEEKDAYS
-from uniques.core.rollups import PERIODS
+from uniques.core.choices import HOUR_SECONDS, PERIODS, WEEKDAYS
 from uniques.flag_types import OneLineParser, duration_or_off, location, minute, refuse, topic, trigger, whole_number
 
 QUERY_NAME = "rollup_users"

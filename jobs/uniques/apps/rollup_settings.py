@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.rollup_tables import Tables
 from uniques.core.calendar import Calendar
-from uniques.core.rollups import PERIODS
+from uniques.core.choices import PERIODS
 from uniques.errors import UsageError
 from uniques.flag_types import AVAILABLE_NOW, OFF
 from uniques.kafka.properties import KafkaCluster

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from uniques.apps.rollup_tables import UNPUBLISHED, Tables
-from uniques.core.rollups import PERIODS, make_rollup_records
+from uniques.core.choices import PERIODS
+from uniques.core.rollups import make_rollup_records
 from uniques.kafka.records import add_topic
 from uniques.kafka.topics import CONSUMER_PROPERTIES, write_topic_once
 from uniques.tables import read_properties, set_property

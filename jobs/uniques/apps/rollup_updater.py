@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from uniques.apps.rollup_progress import bound_completeness
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
-from uniques.core.calendar import HOUR_SECONDS, Calendar
+from uniques.core.choices import HOUR_SECONDS
 from uniques.core.rollups import parse_minutes, renew_rollups, select_minutes
 from uniques.tables import is_maintenance_due, maintain, merge_rows
 from uniques.times import describe_duration, describe_time
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from uniques.apps.rollup_settings import UpkeepSettings
     from uniques.apps.rollup_topic import RollupTopic
+    from uniques.core.calendar import Calendar
 
 log = logging.getLogger("uniques")
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-HOUR_SECONDS = 3600
+from uniques.core.choices import HOUR_SECONDS, WEEKDAYS
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,13 @@ from uniques.times import to_interval
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-COUNTERS = ("approx_count_distinct", "hll_sketch", "exact")
 # ISO 8601 in UTC, independent of the session's time zone.
 UTC_FORMAT = {"timeZone": "UTC", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss'Z'"}
 
 
 @dataclass(frozen=True)
 class Counter:
-    """How users are counted: `name`, one of COUNTERS, and what it and the sketch of a window are made with.
+    """How users are counted: `name`, one of `choices.COUNTERS`, and what it and the sketch of a window are made with.
 
     `rsd` is that of `approx_count_distinct`, 2^`lg_k` the registers of a sketch; `with_sketch`: a window keeps one.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from uniques.core.choices import TS_UNITS
 from uniques.times import to_interval
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ REJECT_REASONS = (
 
 # The end of the year 9999 in seconds. Later times are not plausible (milliseconds are), and Python can't show them.
 MAX_TS_SECONDS = 253_402_300_799
-TS_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 MAX_LONG = 2**63 - 1
 
 # A JSON value that is no object or array, to its end or to what may follow it.

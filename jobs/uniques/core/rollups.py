@@ -17,7 +17,6 @@ from uniques.core.sketches import is_sketch, normalize_sketch, sketch_error_of
 if TYPE_CHECKING:
     from uniques.core.calendar import Calendar
 
-PERIODS = ("hour", "day", "week", "month", "year")
 # The smaller period that each is united from. Weeks cross months, so neither is united from the other.
 PARTS = {"day": "hour", "week": "day", "month": "day", "year": "month"}
 # The larger period that replaces a row in a range, when it fits into the range too.

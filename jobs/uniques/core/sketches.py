@@ -16,9 +16,6 @@ from pyspark.sql import functions as F
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
-# Below 8 the formula for the error does not hold; a sketch of more than 18 takes over 256 KiB.
-MIN_LG_K, MAX_LG_K = 8, 18
-
 
 def sketch_error(lg_k: int) -> float:
     """One standard error of an estimate from a sketch of 2^lg_k registers, relative to the count.
