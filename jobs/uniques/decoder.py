@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from uniques.core.events import largest_ts
 from uniques.errors import UsageError
-from uniques.jvm import gateway_of
+from uniques.jvm import compile_java, gateway_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,5 @@ def register_decoder(spark: SparkSession, jvm: Any, name: str, largest: int) -> 
 
 def compile_decoder(jvm: Any) -> dict[str, bytes]:
     """The bytecode of EventDecoder.java: name of a class -> its code."""
-    compiler = jvm.org.codehaus.janino.SimpleCompiler()
-    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
-    compiler.cook(resources.files(__package__).joinpath(SOURCE).read_text(encoding="utf-8"))
-    return {name: bytes(code) for name, code in dict(compiler.getBytecodes()).items()}
+    compiled = compile_java(jvm, resources.files(__package__).joinpath(SOURCE).read_text(encoding="utf-8"))
+    return {name: bytes(code) for name, code in dict(compiled.getBytecodes()).items()}

@@ -11,3 +11,11 @@ if TYPE_CHECKING:
 def gateway_of(spark: SparkSession) -> Any | None:
     """The py4j gateway to the JVM that Python drives, or None under Spark Connect, where there is none."""
     return getattr(getattr(spark, "_sc", None), "_gateway", None)
+
+
+def compile_java(jvm: Any, source: str) -> Any:
+    """Spark's own Janino with the compiled `source`: `getBytecodes()`, and `getClassLoader()` with its classes."""
+    compiler = jvm.org.codehaus.janino.SimpleCompiler()
+    compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
+    compiler.cook(source)
+    return compiler

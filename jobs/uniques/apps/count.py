@@ -17,6 +17,7 @@ from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
 from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
+from uniques.runtime.local_files import use_local_files
 from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
@@ -70,10 +71,11 @@ def run_mode(
     spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
 ) -> Accounting:
     """Runs as a backfill, over a bounded input, or as a stream from the topic that is described."""
+    if settings.source.path is not None and not settings.running.backfill:
+        return run_bounded(spark, settings)
+    use_local_files(spark, settings.running.checkpoint_location)
     if settings.running.backfill:
         return run_backfill(spark, settings, stop)
-    if settings.source.path is not None:
-        return run_bounded(spark, settings)
     with report_damage(spark, settings.running.checkpoint_location):
         return run_stream(spark, settings, source, stop)
 
