@@ -104,7 +104,7 @@ class Bench:
         """The job's pipeline with `--rejects-topic`, which reads and parses twice."""
         validated = self._validated()
         counts = count_unique_users(accept_events(observe_events(validated, 60)), counter=counter)
-        records = add_topic(make_records(counts, counter, final=True), "out")
+        records = add_topic(make_records(counts, counter, final=True, revision=0), "out")
         rejects = make_reject_records(reject_events(validated), "rejects")
         return self._run(write_topic(records.union(rejects), self._cluster))
 
@@ -116,7 +116,8 @@ class Bench:
 
     def _count(self, observed: DataFrame, counter: Counter) -> float:
         counts = count_unique_users(accept_events(observed), counter=counter)
-        return self._run(write_topic(add_topic(make_records(counts, counter, final=True), "out"), self._cluster))
+        records = add_topic(make_records(counts, counter, final=True, revision=0), "out")
+        return self._run(write_topic(records, self._cluster))
 
 
 def measure(recorder: Recorder, rounds: int) -> None:

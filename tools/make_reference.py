@@ -94,7 +94,7 @@ REASONS = {
 }
 MINUTE_REASONS = {
     "tombstone": "the record has no value",
-    "not_a_record": "no JSON object with `window_start`, `window_end` and `events`",
+    "not_a_record": "no JSON object with `window_start`, `window_end` and `events`, or `revision` is no whole number",
     "no_sketch": "no `sketch`: the job that wrote it runs without `--sketch`",
     "bad_sketch": "`sketch` is no HLL sketch in base64",
     "bad_window": "windows of its length do not fill the hours of `--timezone`, such as 20 minutes in Asia/Kolkata",
@@ -109,6 +109,8 @@ RECORD = {
     "counter": "how users were counted: `approx_count_distinct`, `hll_sketch` or `exact`",
     "relative_error": "one standard error of that counter, relative to `unique_users`; 0 for `exact`",
     "final": "`true`: no other record for this window follows, unless a backfill counts it again",
+    "revision": "0, and higher in a record that corrects an earlier one. `--backfill` writes the unix time of its "
+    "first start, in seconds. The record with the highest revision is the valid one of its window",
     "sketch": "with `--sketch`: the window's Apache DataSketches HLL sketch, base64",
 }
 ROLLUP_RECORD = {
@@ -136,6 +138,7 @@ COLUMNS = {
     "unique_users": "the estimate",
     "events": "accepted events, exact",
     "final": "as in the record",
+    "revision": "as in the record; null, in rows of an earlier release, means 0",
     "written_at": "Kafka timestamp of the record",
     "offset": "offset of the record",
     "sketch": "HLL sketch of the users",
@@ -272,7 +275,7 @@ def describe_records(spark: SparkSession) -> str:
     counter = Counter(with_sketch=True)
     schema = "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, sketch BINARY"
     window = (utc("2016-07-11T13:39:00"), utc("2016-07-11T13:40:00"), 26_014, 30_083, b"sketch")
-    count = read_record(make_records(spark.createDataFrame([window], schema), counter, final=True))
+    count = read_record(make_records(spark.createDataFrame([window], schema), counter, final=True, revision=0))
     rollup_schema = (
         "period STRING, name STRING, period_start TIMESTAMP, period_end TIMESTAMP, unique_users BIGINT, events BIGINT, "
         "relative_error DOUBLE, final BOOLEAN"

@@ -3,7 +3,7 @@
     python tools/show_counts.py --topic out --exact exact.jsonl
     python tools/show_counts.py --topic out --follow
 
-Of several records with the same key it shows the last one, as in a compacted topic.
+Of several records for a window it shows the one with the highest revision; among equal ones, the last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 BAR_WIDTH = 24
 CONNECT_SECONDS = 10.0
@@ -74,6 +74,19 @@ def read_results(bootstrap_servers: str, topic: str, follow: bool = False) -> It
         consumer.close()
 
 
+def select_valid(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The valid record of each window, in order of time: the highest revision, and among equal ones the last.
+
+    Records of earlier releases have no revision; theirs is 0.
+    """
+    valid: dict[str, dict[str, Any]] = {}
+    for result in results:
+        known = valid.setdefault(result["window_start"], result)
+        if result.get("revision", 0) >= known.get("revision", 0):
+            valid[result["window_start"]] = result
+    return [valid[start] for start in sorted(valid)]
+
+
 def read_exact(path: Path) -> dict[str, Exact]:
     """Reads the file that `generate_events.py --exact` wrote: window start -> exact counts."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -127,8 +140,7 @@ def summarize_errors(results: list[dict[str, Any]], exact: dict[str, Exact]) -> 
 
 def show_table(args: argparse.Namespace) -> bool:
     """Prints the table of all results so far. Returns whether it agrees with `--exact`; True without that flag."""
-    latest = {result["window_start"]: result for result in read_results(args.bootstrap_servers, args.topic)}
-    results = [latest[start] for start in sorted(latest)]
+    results = select_valid(read_results(args.bootstrap_servers, args.topic))
     exact = read_exact(args.exact) if args.exact else {}
     if not results:
         print(f"no results in topic {args.topic!r} yet")

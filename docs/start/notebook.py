@@ -72,7 +72,7 @@ counts.orderBy("window_start").show(truncate=False)
 # `make_records` turns the rows into what the job writes to Kafka.
 
 # %%
-for record in make_records(counts, Counter(), final=True).orderBy("key").collect():
+for record in make_records(counts, Counter(), final=True, revision=0).orderBy("key").collect():
     print(record.key, record.value)
 
 # %% [markdown]

@@ -123,6 +123,17 @@ class Table:
             )
         return table
 
+    def add_column(self, spark: SparkSession, column: str, after: str) -> None:
+        """Adds a column in DDL, such as `revision BIGINT`, behind another, where the table does not have it.
+
+        It is null in the rows that are there. Raises UsageError, one line, when it can't be added.
+        """
+        if column.split()[0] in self.open(spark).toDF().columns:
+            return
+        with self._named_errors():
+            spark.sql(f"ALTER TABLE {self.identify(spark)} ADD COLUMNS ({column} AFTER {after})")
+        log.info("%s: added the column %s, which a table of an earlier release lacks", self.describe(), column)
+
     def replace(
         self, spark: SparkSession, rows: DataFrame, properties: Mapping[str, str], partition: Sequence[str]
     ) -> None:

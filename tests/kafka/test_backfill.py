@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,6 +109,42 @@ def test_history_in_any_order_is_counted_to_the_last_event_and_goes_on_after_a_f
     other = [*flags[:-4], "--end-time", utc(START + 60), *flags[-2:]]
     with pytest.raises(UsageError, match=r"with --end-time 2016-07-11T14:19:00Z \(now 2016-07-11T13:40:00Z\): give"):
         job.run(*other)
+
+
+def test_a_backfill_that_is_started_again_writes_equal_records_and_a_later_one_a_higher_revision(
+    broker: KafkaBroker,
+    new_topic: Callable[..., str],
+    job: InProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, sink = new_topic("in"), new_topic("out")
+    load(broker, source, make_history(minutes=20))
+    flags = ["--backfill", "--input-topic", source, "--output-topic", sink, "--counter", "exact"]
+    monkeypatch.setattr(backfill, "DAY_SECONDS", 600)
+    monkeypatch.setattr(backfill, "PIECE_WINDOWS", 10)
+
+    def fail(*_: Any) -> None:
+        raise JobError("cut short")
+
+    began = time.time()
+    with monkeypatch.context() as patched:
+        patched.setattr(backfill.Journal, "add", fail)  # its first piece is written, and not noted
+        with pytest.raises(JobError, match="cut short"):
+            job.run(*flags, "--checkpoint-location", str(tmp_path / "first"))
+    revisions = {value["revision"] for _, value in read_records(broker, sink)}
+    assert len(revisions) == 1
+    assert int(began) <= min(revisions) < int(time.time())
+    job.run(*flags, "--checkpoint-location", str(tmp_path / "first"))
+    records = read_records(broker, sink)
+    assert len(records) > len(dict(records)) == 20
+    assert all(value == dict(records)[key] for key, value in records)
+    assert {value["revision"] for _, value in records} == revisions
+
+    job.run(*flags, "--checkpoint-location", str(tmp_path / "second"))
+    repaired = read_records(broker, sink)[len(records) :]
+    assert len(repaired) == 20
+    assert {value["revision"] > max(revisions) for _, value in repaired} == {True}
 
 
 def test_where_every_event_of_a_backfill_went(

@@ -49,11 +49,19 @@ SQL = [re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)[0] for page 
 Minute = tuple[int, list[str]]
 
 
-def make_record(ts: int, users: list[str], seconds: int = 60) -> bytes:
-    """A record as unique_users.py --sketch writes it, made without it; `seconds` of the window."""
+def make_sketch(users: list[str]) -> bytes:
+    """The sketch of these users."""
     sketch = hll_sketch(12, tgt_hll_type.HLL_8)
     for user in users:
         sketch.update(user)
+    return bytes(sketch.serialize_updatable())
+
+
+def make_record(ts: int, users: list[str], seconds: int = 60, revision: int | None = 0) -> bytes:
+    """A record as unique_users.py --sketch writes it, made without it; `seconds` of the window.
+
+    Without a revision it is one of an earlier release.
+    """
     value = {
         "window_start": utc(ts),
         "window_end": utc(ts + seconds),
@@ -62,7 +70,8 @@ def make_record(ts: int, users: list[str], seconds: int = 60) -> bytes:
         "counter": "hll_sketch",
         "relative_error": 0.0162,
         "final": True,
-        "sketch": base64.b64encode(sketch.serialize_updatable()).decode(),
+        **({} if revision is None else {"revision": revision}),
+        "sketch": base64.b64encode(make_sketch(users)).decode(),
     }
     return json.dumps(value).encode()
 
@@ -271,6 +280,97 @@ def test_a_repair_by_backfill_brings_late_events_into_every_period(
     assert found["hour 2016-07-11T13:00:00Z"]["events"] == 3
     assert found["hour 2016-07-11T14:00:00Z"]["events"] == 1
     assert found["year 2016-01-01T00:00:00Z"]["unique_users"] == 4
+    # The source of the first minute was wrong: a second repair counts less.
+    (tmp_path / "right").mkdir()
+    (tmp_path / "right" / "0.jsonl").write_text(json.dumps({"ts": START, "uid": "a"}) + "\n")
+    right = ["--input", str(tmp_path / "right"), *flags[2:], "--backfill"]
+    job.run(*right, "--checkpoint-location", str(tmp_path / "second-repair"))
+    rollups.run()
+    found = rollups.read_topic()
+    assert (found[day]["unique_users"], found[day]["events"]) == (3, 3)
+    assert found["hour 2016-07-11T13:00:00Z"]["events"] == 2
+
+
+def read_events(rollups: Rollups) -> dict[str, tuple[int, int]]:
+    """Name of an hour, day or year -> (unique users, events), from the table."""
+    rows = rollups.read_table("rollups")
+    return {row[3]: (row[4], row[6]) for row in rows if row[0] in {"hour", "day", "year"}}
+
+
+def test_the_highest_revision_of_a_minute_is_the_valid_one_whatever_came_first(rollups: Rollups) -> None:
+    rollups.load([(START, ["a", "b", "c"]), (START + 60, ["d"]), (START + 3600, ["e"])])
+    rollups.run()
+    assert read_events(rollups) == {
+        "2016-07-11T13": (4, 4),
+        "2016-07-11T14": (1, 1),
+        "2016-07-11": (5, 5),
+        "2016": (5, 5),
+    }
+    # Fewer events, and within the same batch a lower revision that is written later.
+    rollups.load([], make_record(START, ["x"], revision=5), make_record(START, ["a", "b", "c", "f"], revision=4))
+    rollups.run()
+    recounted = {"2016-07-11T13": (2, 2), "2016-07-11T14": (1, 1), "2016-07-11": (3, 3), "2016": (3, 3)}
+    assert read_events(rollups) == recounted
+    assert [row[2:6] for row in rollups.read_table("minutes")] == [(1, 1, True, 5), (1, 1, True, 0), (1, 1, True, 0)]
+    last = rollups.read_topic()["day 2016-07-11T00:00:00Z"]
+    assert (last["unique_users"], last["events"]) == (3, 3)
+
+    before = rollups.read_table("minutes"), rollups.read_table("rollups"), rollups.read_topic()
+    # A lower revision, one of an earlier release, and the same record again; each in a batch of its own.
+    for record in (
+        make_record(START, ["a", "b", "c", "f"], revision=3),
+        make_record(START, ["a", "b", "c", "f"], revision=None),
+        make_record(START, ["x"], revision=5),
+    ):
+        rollups.load([], record)
+        rollups.run()
+        assert (rollups.read_table("minutes"), rollups.read_table("rollups"), rollups.read_topic()) == before
+
+    # A backfill's revision is a time.
+    rollups.load([], make_record(START, ["x", "y"], revision=1_800_000_000))
+    rollups.run()
+    assert read_events(rollups) == {
+        "2016-07-11T13": (3, 3),
+        "2016-07-11T14": (1, 1),
+        "2016-07-11": (4, 4),
+        "2016": (4, 4),
+    }
+
+
+def test_a_table_of_minutes_of_an_earlier_release_goes_on(rollups: Rollups, spark: SparkSession) -> None:
+    table = f"delta.`{rollups.tables[1]}`"
+    spark.sql(
+        f"CREATE TABLE {table} (window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, "
+        "final BOOLEAN, written_at TIMESTAMP, offset BIGINT, sketch BINARY) USING delta"
+    )
+    minutes = [(START, ["a", "b"]), (START + 60, ["b", "c"])]
+    for ts, users in minutes:
+        sketch = make_sketch(users).hex()
+        spark.sql(
+            f"INSERT INTO {table} SELECT timestamp_seconds({ts}), timestamp_seconds({ts + 60}), 2, 2, true, "
+            f"current_timestamp(), {ts}, X'{sketch}'"
+        )
+    rollups.run("--rebuild")
+    assert read_events(rollups)["2016-07-11T13"] == (3, 4)
+    rollups.load([(START + 120, ["d"])])
+    rollups.run()
+    assert read_events(rollups)["2016-07-11T13"] == (4, 5)
+    assert [row[2:6] for row in rollups.read_table("minutes")] == [
+        (2, 2, True, None),
+        (2, 2, True, None),
+        (1, 1, True, 0),
+    ]
+    # No revision is 0: fewer events change nothing, as before, and more or a higher revision replace.
+    rollups.load(
+        [],
+        make_record(START, ["a"], revision=None),
+        make_record(START + 60, ["b", "c", "e"]),
+    )
+    rollups.run()
+    assert read_events(rollups)["2016-07-11T13"] == (5, 6)
+    rollups.load([], make_record(START, ["b"], revision=1))
+    rollups.run()
+    assert read_events(rollups)["2016-07-11T13"] == (4, 5)
 
 
 KILLS = 20
@@ -286,12 +386,14 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
     minutes = make_minutes()
     # With repeats and repairs in between, as a job that is killed itself writes them.
     parts = [(ts, users[:30]) for ts, users in minutes]
-    records = parts + minutes + minutes[::3]
+    fewer = [(ts, users[:20]) for ts, users in minutes[::5]]
+    records = [make_record(*minute) for minute in parts + minutes + minutes[::3]]
+    records += [make_record(*minute, revision=2) for minute in fewer]
     draw.shuffle(records)
     share = len(records) // KILLS + 1
     flags = [*killed.flags(), "--trigger", "1 second", "--max-offsets-per-trigger", "3"]
     for kill in range(KILLS):
-        killed.load(records[kill * share : (kill + 1) * share])
+        killed.load([], *records[kill * share : (kill + 1) * share])
         with submit_rollups(tmp_path, *flags) as process:
             # At the start of the first batch, or of the one after; and then somewhere within it.
             wait_for_line(process, draw.choice(["started query", " records="]))
@@ -303,7 +405,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
     assert killed.read_table("minutes") == left_alone.read_table("minutes")
     assert killed.read_table("rollups") == left_alone.read_table("rollups")
     assert killed.read_topic() == left_alone.read_topic()
-    assert_counts(killed.read_topic(), minutes)
+    assert_counts(killed.read_topic(), list({**dict(minutes), **dict(fewer)}.items()))
 
 
 def wait_for_line(process: subprocess.Popen[str], text: str) -> None:

@@ -49,7 +49,8 @@ def test_input_with_few_or_no_events_ends_with_its_account_and_says_which_flag_h
     flags = ["--input", str(tmp_path / "events.jsonl"), "--output", "-", "--counter", "exact"]
     with caplog.at_level("INFO", "uniques"):
         count.run(spark, count.parse_settings([*flags, "--summary", str(tmp_path / "summary")]), StopSignal())
-    assert len(capsys.readouterr().out.splitlines()) == windows
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(record["final"], record["revision"]) for record in records] == [(True, 0)] * windows
     summary = json.loads((tmp_path / "summary").read_text())
     assert summary["read"] == lines.count("\n")
     assert summary["rejected_by_reason"] == rejected

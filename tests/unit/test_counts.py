@@ -75,25 +75,27 @@ def test_estimates_stay_within_three_standard_errors(spark: SparkSession) -> Non
 
 def test_a_record_is_the_documented_json_under_its_window_start(spark: SparkSession) -> None:
     events = make_events(spark, [(1468244384, "a"), (1468244399, "b"), (1468244399, "a")])
-    record = make_records(count_unique_users(events), Counter(), final=True).collect()
+    record = make_records(count_unique_users(events), Counter(), final=True, revision=0).collect()
     assert [row.key for row in record] == ["2016-07-11T13:39:00Z"]
     assert record[0].value == (
         '{"window_start":"2016-07-11T13:39:00Z","window_end":"2016-07-11T13:40:00Z","unique_users":2,"events":3,'
-        '"counter":"approx_count_distinct","relative_error":0.0173,"final":true}'
+        '"counter":"approx_count_distinct","relative_error":0.0173,"final":true,"revision":0}'
     )
 
 
-def test_a_running_count_says_so(spark: SparkSession) -> None:
-    records = make_records(count_unique_users(make_events(spark, [(0, "a")])), Counter(), final=False).collect()
-    assert json.loads(records[0].value)["final"] is False
+def test_a_record_says_whether_it_is_final_and_which_revision_it_is(spark: SparkSession) -> None:
+    counts = count_unique_users(make_events(spark, [(0, "a")]))
+    # Unix time of a backfill's start, beyond 2038.
+    for final, revision in ((False, 0), (True, 3), (True, 2_200_000_000)):
+        value = json.loads(make_records(counts, Counter(), final, revision).collect()[0].value)
+        assert (value["final"], value["revision"]) == (final, revision)
 
 
 def test_the_optimised_plan_parses_json_once(spark: SparkSession) -> None:
     raw = spark.createDataFrame([(bytearray(b"{}"),)], "value BINARY")
     events = accept_events(observe_events(parse_events(raw), window_seconds=60))
-    plan = (
-        make_records(count_unique_users(events), Counter(), final=True)._jdf.queryExecution().optimizedPlan().toString()
-    )
+    records = make_records(count_unique_users(events), Counter(), final=True, revision=0)
+    plan = records._jdf.queryExecution().optimizedPlan().toString()
     assert plan.count("from_json(StructField(ts,") == 1
 
 
@@ -134,9 +136,9 @@ def test_the_error_of_a_sketch_follows_from_its_registers(lg_k: int, error: floa
 
 def test_a_record_can_carry_its_sketch(spark: SparkSession) -> None:
     counter = Counter("hll_sketch", with_sketch=True)
-    records = make_records(count_unique_users(make_events(spark, ROWS[:3]), counter=counter), counter, final=True)
-    value = json.loads(records.collect()[0].value)
-    assert list(value)[-2:] == ["final", "sketch"]
+    counts = count_unique_users(make_events(spark, ROWS[:3]), counter=counter)
+    value = json.loads(make_records(counts, counter, final=True, revision=0).collect()[0].value)
+    assert list(value)[-3:] == ["final", "revision", "sketch"]
     assert (value["counter"], value["relative_error"], value["unique_users"]) == ("hll_sketch", 0.0162, 2)
     sketch = hll_sketch.deserialize(base64.b64decode(value["sketch"]))
     assert (sketch.lg_config_k, round(sketch.get_estimate())) == (12, 2)

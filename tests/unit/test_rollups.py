@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from datasketches import hll_sketch, tgt_hll_type
 from pyspark.sql import functions as F
 from uniques.core.calendar import Calendar
 from uniques.core.counts import Counter, count_unique_users, make_records
@@ -164,7 +166,12 @@ def make_minutes(spark: SparkSession, events: list[tuple[str, str]], lg_k: int =
     )
     counts = count_unique_users(frame, counter=Counter("hll_sketch", lg_k=lg_k, with_sketch=True))
     return counts.withColumns(
-        {"final": F.lit(True), "written_at": F.current_timestamp(), "offset": F.lit(0).cast("bigint")}
+        {
+            "final": F.lit(True),
+            "revision": F.lit(0).cast("bigint"),
+            "written_at": F.current_timestamp(),
+            "offset": F.lit(0).cast("bigint"),
+        }
     )
 
 
@@ -229,8 +236,10 @@ def test_what_is_no_minute_is_left_out_with_its_reason(spark: SparkSession) -> N
     events = spark.createDataFrame([(seconds("2016-07-11T13:39:01Z"), "a")], "ts BIGINT, uid STRING").selectExpr(
         "timestamp_seconds(ts) AS event_time", "uid"
     )
-    good = make_records(count_unique_users(events, counter=counter), counter, final=True).collect()[0].value
+    counts = count_unique_users(events, counter=counter)
+    good = make_records(counts, counter, final=True, revision=0).collect()[0].value
     record = json.loads(good)
+    revisions: list[Any] = [7, None, "7", 1.5, True, 10**30, []]
     values = [
         good,
         None,
@@ -243,13 +252,17 @@ def test_what_is_no_minute_is_left_out_with_its_reason(spark: SparkSession) -> N
         json.dumps({**record, "sketch": record["sketch"][:16]}),
         json.dumps({**record, "window_end": "2016-07-11T13:46:00Z"}),
         json.dumps({**record, "window_end": record["window_start"]}),
+        *(json.dumps({**record, "revision": revision}) for revision in revisions),
+        json.dumps({name: value for name, value in record.items() if name != "revision"}),
     ]
     rows = sorted(parse_minutes(make_kafka(spark, values), Calendar()).collect(), key=lambda row: int(row.offset))
     assert [row.reject_reason for row in rows] == [
         *(None, "tombstone", "not_a_record", "not_a_record", "not_a_record", "not_a_record"),
         *("no_sketch", "bad_sketch", "bad_sketch", "bad_window", "bad_window"),
+        *(None, None, "not_a_record", "not_a_record", "not_a_record", "not_a_record", "not_a_record", None),
     ]
     assert (rows[0].unique_users, rows[0].events, rows[0].final) == (1, 1, True)
+    assert [row.revision for row in rows if row.reject_reason is None] == [0, 7, 0, 0]
 
 
 FITTING = [
@@ -286,19 +299,46 @@ def test_windows_fit_when_they_fill_the_hours_of_the_zone(
     assert {row[0] for row in frame.select(fits).collect()} == {expected == "all"}
 
 
-def test_of_several_records_for_a_window_the_one_with_most_events_stays(spark: SparkSession) -> None:
-    counter = Counter(with_sketch=True)
+# Records of the window 13:39, in the order they were written: (revision, uids); None: of an earlier release.
+OF_ONE_WINDOW: list[tuple[list[tuple[int | None, str]], tuple[int, int]]] = [
+    # (records, users and events of the one that stays)
+    ([(0, "ab"), (1, "abc")], (3, 3)),
+    ([(1, "abc"), (0, "ab")], (3, 3)),
+    # A recount with fewer events.
+    ([(0, "abc"), (2, "a"), (1, "ab")], (1, 1)),
+    ([(9, "ab"), (1_800_000_000, "a"), (10, "abcd")], (1, 1)),
+    # Of the same revision, a killed job may write an older record again.
+    ([(0, "abc"), (0, "ab")], (3, 3)),
+    ([(1, "abc"), (1, "abc"), (0, "abcd")], (3, 3)),
+    # No revision is 0.
+    ([(None, "ab"), (None, "abc"), (None, "ab")], (3, 3)),
+    ([(None, "abc"), (0, "ab")], (3, 3)),
+    ([(1, "ab"), (None, "abc")], (2, 2)),
+]
 
-    def record(*uids: str) -> str:
-        frame = spark.createDataFrame([(seconds("2016-07-11T13:39:01Z"), uid) for uid in uids], "ts BIGINT, uid STRING")
-        events = frame.selectExpr("timestamp_seconds(ts) AS event_time", "uid")
-        value: str = make_records(count_unique_users(events, counter=counter), counter, final=True).collect()[0].value
-        return value
 
-    full, part = record("a", "b", "c"), record("a", "b")
-    for values in ([part, full], [full, part], [full, part, full]):
-        rows = select_minutes(parse_minutes(make_kafka(spark, list(values)), Calendar())).collect()
-        assert [(row.unique_users, row.events) for row in rows] == [(3, 3)]
+@pytest.mark.parametrize(("written", "stays"), OF_ONE_WINDOW)
+def test_of_several_records_for_a_window_the_one_with_the_highest_revision_stays(
+    spark: SparkSession, written: list[tuple[int | None, str]], stays: tuple[int, int]
+) -> None:
+    def record(revision: int | None, uids: str) -> str:
+        sketch = hll_sketch(12, tgt_hll_type.HLL_8)
+        for uid in uids:
+            sketch.update(uid)
+        value = {
+            "window_start": "2016-07-11T13:39:00Z",
+            "window_end": "2016-07-11T13:40:00Z",
+            "unique_users": len(set(uids)),
+            "events": len(uids),
+            "final": True,
+            "sketch": base64.b64encode(sketch.serialize_updatable()).decode(),
+        }
+        return json.dumps(value if revision is None else {**value, "revision": revision})
+
+    values: list[str | None] = [record(*record_) for record_ in written]
+    rows = select_minutes(parse_minutes(make_kafka(spark, values), Calendar())).collect()
+    revision: int = max(number or 0 for number, _ in written)
+    assert [(row.unique_users, row.events, row.revision) for row in rows] == [(*stays, revision)]
 
 
 RANGES = [

@@ -114,7 +114,12 @@ def test_the_table_shows_counts_beside_exact_ones(
 ) -> None:
     topic = new_topic("results")
     result = {"window_start": "2016-07-11T13:39:00Z", "unique_users": 98, "events": 7, "relative_error": 0.02}
-    lines = [json.dumps({**result, "unique_users": 50, "final": False}), json.dumps({**result, "final": True})]
+    # A running count, as an earlier release wrote it; a repair; a correction that came after it.
+    lines = [
+        json.dumps({**result, "unique_users": 50, "final": False}),
+        json.dumps({**result, "final": True, "revision": 1_800_000_000}),
+        json.dumps({**result, "unique_users": 60, "final": True, "revision": 1}),
+    ]
     load_lines([line.encode() for line in lines], broker.bootstrap_servers, topic)
     exact = tmp_path / "exact.jsonl"
     row = {"window_start": "2016-07-11T13:39:00Z", "unique_users": 100, "events": 7}

@@ -17,7 +17,7 @@ from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_until_stopped
 from uniques.state.accounting import Accounting
-from uniques.state.backfill import Journal, count_pieces, delete_staged, stage_events
+from uniques.state.backfill import Journal, count_pieces, delete_staged, keep_revision, stage_events
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
 
@@ -38,13 +38,14 @@ def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal)
     if Journal(spark, location).complete:
         log.info("this backfill is complete; to repeat it give another --checkpoint-location")
         return accounting
+    revision = keep_revision(spark, location)
     stage_input(spark, settings, accounting, stop)
     if stop.requested:
         return accounting
 
     def count(events: DataFrame) -> None:
         counts = count_unique_users(events, counting.window_seconds, counter=counting.counter)
-        write_results(make_results(counts, counting.counter), settings.output, settings.cluster)
+        write_results(make_results(counts, counting.counter, revision), settings.output, settings.cluster)
 
     with one_line_errors():
         complete = count_pieces(spark, location, counting.window_seconds, count, lambda: stop.requested)

@@ -41,7 +41,7 @@ def run_bounded(spark: SparkSession, settings: CountSettings) -> Accounting:
         # Kept, because Kafka's sink never reports an observation, and so that nothing is counted twice.
         counts.persist()
         counted = counts.agg(F.coalesce(F.sum("events"), F.lit(0))).collect()[0][0]
-        write_results(make_results(counts, counting.counter), output, settings.cluster)
+        write_results(make_results(counts, counting.counter, revision=0), output, settings.cluster)
         if output.rejects_topic:
             write_topic_once(make_reject_records(reject_events(validated), output.rejects_topic), settings.cluster)
         counts.unpersist()

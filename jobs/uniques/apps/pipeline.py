@@ -114,9 +114,9 @@ def listen(spark: SparkSession, settings: CountSettings, listener: ProgressListe
         yield
 
 
-def make_results(counts: DataFrame, counter: Counter) -> DataFrame:
+def make_results(counts: DataFrame, counter: Counter, revision: int) -> DataFrame:
     """The final records of a static frame of counts, in order; in one task, because results are few."""
-    return make_records(counts, counter, final=True).coalesce(1).sortWithinPartitions("key")
+    return make_records(counts, counter, final=True, revision=revision).coalesce(1).sortWithinPartitions("key")
 
 
 def write_results(results: DataFrame, output: OutputSettings, cluster: KafkaCluster) -> None:

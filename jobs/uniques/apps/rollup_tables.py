@@ -40,10 +40,14 @@ def read_calendar(spark: SparkSession, tables: Tables) -> Tables:
 
 
 def create_tables(spark: SparkSession, tables: Tables) -> None:
-    """Creates the tables that do not exist yet; raises UsageError, one line, when the rollups have another calendar."""
+    """Creates the tables that do not exist yet, and adds the columns that a table of an earlier release lacks.
+
+    Raises UsageError, one line, when the rollups have another calendar.
+    """
     tables.minutes.create(spark, MINUTES_SCHEMA, {})
     calendar = {TIMEZONE: tables.calendar.timezone, WEEK_START: tables.calendar.week_start}
     tables.rollups.create(spark, ROLLUPS_SCHEMA, calendar, partition=["period"])
+    tables.minutes.add_column(spark, "revision BIGINT", after="final")
 
 
 def read_kept_from(minutes: DeltaTable) -> int | None:

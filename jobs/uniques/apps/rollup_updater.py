@@ -13,8 +13,9 @@ from pyspark.sql import functions as F
 
 from uniques.apps.rollup_progress import bound_completeness
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
+from uniques.core.calendar import Calendar
 from uniques.core.choices import HOUR_SECONDS
-from uniques.core.rollups import parse_minutes, renew_rollups, select_minutes
+from uniques.core.rollups import parse_minutes, rank_minute, renew_rollups, select_minutes
 from uniques.tables import is_maintenance_due, maintain, merge_rows
 from uniques.times import describe_duration, describe_time
 
@@ -60,7 +61,7 @@ class RollupUpdater:
     def update(self, records: DataFrame, batch: int) -> None:
         """Merges the windows of a batch, and renews the periods that hold them.
 
-        Each step can be repeated: windows are replaced by their best record, and periods are recomputed from all their
+        Each step can be repeated: windows are replaced by their valid record, and periods are recomputed from all their
         parts. Rows go to the topic before they go to the table, so a kill between the two repeats both.
         """
         began = time.monotonic()
@@ -121,9 +122,7 @@ class RollupUpdater:
                 minutes,
                 windows,
                 ["window_start"],
-                F.expr(
-                    "struct(new.events, new.written_at, new.offset) > struct(old.events, old.written_at, old.offset)"
-                ),
+                rank_minute("new.") > rank_minute("old."),
                 select_stretches(F.col("old.window_start"), hours),
             )
         near = minutes.toDF().where(select_stretches(F.col("window_start"), hours))

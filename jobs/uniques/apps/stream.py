@@ -53,7 +53,7 @@ def run_stream(
     events = accept_events(observed).unionByName(read_punctuation(spark, location))
     counts = count_unique_users(events, counting.window_seconds, counting.watermark_seconds, counting.counter)
     final = settings.output.mode == "append"
-    records = make_records(observe_counts(counts), counting.counter, final=final)
+    records = make_records(observe_counts(counts), counting.counter, final=final, revision=0)
 
     transactions = open_transactions(spark, settings) if settings.output.exactly_once else None
     writer = make_writer(records, validated, settings, transactions)

@@ -114,11 +114,12 @@ def hll_error(rsd: float) -> float:
     return 1.106 / math.sqrt(2**precision)
 
 
-def make_records(counts: DataFrame, counter: Counter, final: bool) -> DataFrame:
+def make_records(counts: DataFrame, counter: Counter, final: bool, revision: int) -> DataFrame:
     """Turns rows of `count_unique_users` into Kafka records: `key` STRING, the window's start; `value` STRING, JSON.
 
     The value holds nothing that depends on the batch, so a replayed batch writes equal records. `final` says that no
-    other record for the window follows. A sketch is in base64.
+    other record for the window follows. Of several records for a window the one with the highest `revision` is valid.
+    A sketch is in base64.
     """
     return counts.select(
         F.to_csv(F.struct("window_start"), UTC_FORMAT).alias("key"),
@@ -131,6 +132,7 @@ def make_records(counts: DataFrame, counter: Counter, final: bool) -> DataFrame:
                 F.lit(counter.name).alias("counter"),
                 F.lit(round(counter.relative_error, 4)).alias("relative_error"),
                 F.lit(final).alias("final"),
+                F.lit(revision).cast("bigint").alias("revision"),
                 *([F.base64("sketch").alias("sketch")] if counter.with_sketch else []),
             ),
             UTC_FORMAT,

@@ -23,7 +23,7 @@ PARTS = {"day": "hour", "week": "day", "month": "day", "year": "month"}
 PARENTS = {"hour": "day", "day": "month", "month": "year"}
 MINUTES_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, "
-    "written_at TIMESTAMP, offset BIGINT, sketch BINARY"
+    "revision BIGINT, written_at TIMESTAMP, offset BIGINT, sketch BINARY"
 )
 ROLLUPS_SCHEMA = (
     "period STRING, period_start TIMESTAMP, period_end TIMESTAMP, name STRING, unique_users BIGINT, "
@@ -42,7 +42,8 @@ MINUTE_REJECT_REASONS = (
     "before_kept_minutes",
 )
 RECORD_SCHEMA = (
-    "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, sketch STRING"
+    "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, revision BIGINT, "
+    "sketch STRING"
 )
 
 
@@ -50,7 +51,8 @@ def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None 
     """Parses the main job's records: Kafka's `value`, `timestamp`, `partition`, `offset`. Never raises.
 
     `kept_from`: minutes before that time, in unix seconds, were removed. Returns a row for each record: the columns of
-    MINUTES_SCHEMA, `partition` INT, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null.
+    MINUTES_SCHEMA, `partition` INT, and `reject_reason` STRING: one of MINUTE_REJECT_REASONS, or null. Records of older
+    releases have no revision; theirs is 0.
     """
     parsed = records.select(
         "value",
@@ -60,11 +62,14 @@ def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None 
         "offset",
     ).withColumn("bytes", F.expr("try_to_binary(record.sketch, 'base64')"))
     start, end = F.col("record.window_start"), F.col("record.window_end")
+    # Null stands for a field that is missing, and for one of another type.
+    has_revision = F.get_json_object(F.col("value").cast("string"), "$.revision").isNotNull()
     kept = F.lit(True) if kept_from is None else start >= F.timestamp_seconds(F.lit(kept_from))
     reason = (
         F.when(F.col("value").isNull(), "tombstone")
         .when(start.isNull() | end.isNull(), "not_a_record")
         .when(F.col("record.events").isNull(), "not_a_record")
+        .when(F.col("record.revision").isNull() & has_revision, "not_a_record")
         .when(F.col("record.sketch").isNull(), "no_sketch")
         .when(~is_sketch(F.col("bytes")), "bad_sketch")
         .when(~calendar.fits_window(start, end), "bad_window")
@@ -78,6 +83,7 @@ def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None 
         ).alias("unique_users"),
         "record.events",
         F.coalesce("record.final", F.lit(False)).alias("final"),
+        F.coalesce("record.revision", F.lit(0)).alias("revision"),
         "written_at",
         "offset",
         "partition",
@@ -86,14 +92,21 @@ def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None 
     )
 
 
-def select_minutes(parsed: DataFrame) -> DataFrame:
-    """The accepted windows of `parse_minutes`, as MINUTES_SCHEMA: one row for each, the best of its records.
+def rank_minute(prefix: str = "") -> Column:
+    """What orders the records of a window: the highest is the valid one. `prefix`: before the columns, as `old.`.
 
-    The best record has the most events: the counts of a window only grow, but a killed job may write an older record
-    again. Among equal ones the last written wins.
+    The highest revision wins. With the same revision the most events win: a running count only grows, but a killed job
+    may write an older one again. Among equal ones the last written wins. Rows of earlier releases have no revision;
+    theirs is 0.
     """
+    revision = F.coalesce(F.col(f"{prefix}revision"), F.lit(0)).alias("revision")
+    return F.struct(revision, *(F.col(f"{prefix}{name}") for name in ("events", "written_at", "offset")))
+
+
+def select_minutes(parsed: DataFrame) -> DataFrame:
+    """The accepted windows of `parse_minutes`, as MINUTES_SCHEMA: one row for each, by the record that is valid."""
     names = [name for name in parsed.columns if name not in ("reject_reason", "partition")]
-    best = F.max_by(F.struct(*names), F.struct("events", "written_at", "offset")).alias("best")
+    best = F.max_by(F.struct(*names), rank_minute()).alias("best")
     return parsed.where(F.col("reject_reason").isNull()).groupBy("window_start").agg(best).select("best.*")
 
 

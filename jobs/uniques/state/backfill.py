@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from uniques.state.folder import is_missing
-from uniques.state.sidecar import beside, read_lines, write_lines
+from uniques.state.sidecar import beside, keep_line, read_lines, write_lines
 from uniques.times import describe_time
 
 if TYPE_CHECKING:
@@ -109,6 +109,15 @@ def select_piece(staged: DataFrame, piece: Piece) -> DataFrame:
     """The events of a piece: `event_time` TIMESTAMP, `uid` STRING."""
     inside = (F.col("time_us") >= piece.start * 1_000_000) & (F.col("time_us") < piece.end * 1_000_000)
     return staged.where(inside).select(F.timestamp_micros("time_us").alias("event_time"), "uid")
+
+
+def keep_revision(spark: SparkSession, location: str) -> int:
+    """The revision of a backfill's records: when it was first started, in unix seconds, kept beside its checkpoint.
+
+    So a run that is started again writes equal records, and a later backfill writes a higher revision than an earlier
+    one and than a stream, which counts from 0.
+    """
+    return int(keep_line(spark, location, "revision", str(int(time.time()))))
 
 
 class Journal:
