@@ -87,7 +87,7 @@ GUARDED_NAME = "job, --timestamp-guard neighbours"
 # The flags of each way to run the job.
 JOB_WAYS = {
     JOB_NAME: (),
-    FAST_NAME: ("--counter", "hll_sketch", "--exactly-once", "--max-offsets-per-trigger", "1000000"),
+    FAST_NAME: ("--counter", "hll_sketch", "--max-offsets-per-trigger", "1000000"),
 }
 # Behind its name: other engine, and by how much the fast path has to be faster.
 PROMISES = {FLINK_NAME: 1.5, QUIX_NAME: 5.0}
@@ -110,7 +110,7 @@ FEATURES = (
     ("", JOB_NAME, PLAIN_NAME, QUIX_NAME, FLINK_NAME, STREAMS_NAME),
     (
         "a result in the output topic",
-        "at least once, repeated under the same key; once with `--exactly-once`",
+        "once",
         "whatever was sent before it ended",
         "at least once",
         "once",
@@ -126,7 +126,7 @@ FEATURES = (
     ),
     (
         "late events",
-        "dropped, counted",
+        "correct the record for an hour; then dropped, counted",
         "dropped in silence",
         "dropped, a warning or a callback each",
         "dropped, counted in a metric",
@@ -153,7 +153,7 @@ FEATURES = (
     ("mergeable sketches in the results", "`--sketch`", "no", "no", "no", "no"),
     (
         "partitions read at different speeds",
-        "events of one batch are never late to each other",
+        "progress of the one behind: nothing is late",
         "watermark of the one behind",
         "one clock: what is behind is late",
         "watermark of the one behind",
@@ -161,7 +161,7 @@ FEATURES = (
     ),
     (
         "last windows of a stream that stops",
-        "closed after `--idle-timeout`",
+        "published when they are over by the clock",
         "closed at the end",
         "stay open",
         "closed at the end of a bounded scan, else stay open",

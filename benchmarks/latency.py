@@ -34,13 +34,14 @@ WARM_UP_SECONDS = 60
 PATIENCE_SECONDS = 60.0
 STREAM_SECONDS = 3_600.0  # it is stopped before
 RATES = (1_000, 10_000)
+AT_LEAST_ONCE = ("--delivery", "at-least-once")
 SOON = ("--trigger", "100 milliseconds")
 WAYS = {
-    "at least once": (),
-    "--exactly-once": ("--exactly-once",),
-    "--trigger 100 ms": SOON,
-    "--trigger 100 ms --counter hll_sketch": (*SOON, "--counter", "hll_sketch"),
-    "--trigger 100 ms --counter hll_sketch --exactly-once": (*SOON, "--counter", "hll_sketch", "--exactly-once"),
+    "at least once": AT_LEAST_ONCE,
+    "--exactly-once": (),
+    "--trigger 100 ms": (*SOON, *AT_LEAST_ONCE),
+    "--trigger 100 ms --counter hll_sketch": (*SOON, "--counter", "hll_sketch", *AT_LEAST_ONCE),
+    "--trigger 100 ms --counter hll_sketch --exactly-once": (*SOON, "--counter", "hll_sketch"),
 }
 # The others at the highest rate only: they show the shares of the trigger, and of the counter in a batch.
 AT_ALL_RATES = ("at least once",)

@@ -25,13 +25,15 @@ from generate_events import Settings, positive
 from machine import describe_machine
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
-from uniques.core.counts import Counter, count_unique_users
+from uniques.apps.plain_stream import ClosedWindows
+from uniques.core.counts import Counter, count_unique_users, observe_counts
 from uniques.core.events import accept_events, observe_events, parse_events
 from uniques.runtime.listener import ProgressListener
-from uniques.state.accounting import Accounting
+from uniques.times import to_interval
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from uniques.state.accounting import Accounting
 
 START = Settings().start
 WINDOW_SECONDS = 60
@@ -145,8 +147,9 @@ class Replay:
 
         source = self._spark.readStream.option("maxFilesPerTrigger", 1).text(str(self._folder / "in"))
         events = accept_events(observe_events(parse_events(source), WINDOW_SECONDS))
-        counts = count_unique_users(events, WINDOW_SECONDS, watermark_seconds, Counter(rsd=RSD))
-        listener = ProgressListener(Accounting())
+        events = events.withWatermark("event_time", to_interval(watermark_seconds))
+        counts = observe_counts(count_unique_users(events, WINDOW_SECONDS, Counter(rsd=RSD)))
+        listener = ProgressListener(ClosedWindows())
         self._spark.streams.addListener(listener)
         writer = counts.writeStream.foreachBatch(collect).outputMode("append").trigger(availableNow=True)
         query = writer.option("checkpointLocation", str(self._folder / f"checkpoint-{watermark_seconds}")).start()

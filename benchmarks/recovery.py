@@ -31,7 +31,8 @@ WATERMARK_SECONDS = 5
 # Of stream before a first start: windows that can close.
 AHEAD_SECONDS = 10.0
 STREAM_SECONDS = 1_800.0
-WAYS = {"at least once": (), "--exactly-once": ("--exactly-once",)}
+# The second one is the default.
+WAYS = {"at least once": ("--delivery", "at-least-once"), "--exactly-once": ()}
 STEPS = {
     "first batch": "from spark-submit to the end of the first batch",
     "first result": "from spark-submit to the first result",

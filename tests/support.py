@@ -24,6 +24,7 @@ from generate_events import Event, Settings, generate_events
 from prometheus_client.parser import text_string_to_metric_families
 from pyspark.sql import functions as F
 from uniques.apps import count
+from uniques.runtime.session import list_settings
 from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
@@ -157,8 +158,7 @@ def make_events(**settings: Any) -> list[Event]:
 @contextmanager
 def settings_of_job(spark: SparkSession) -> Iterator[None]:
     """Lets a job change the session's settings, and takes them back: no test may depend on those that ran before."""
-    names = ("spark.sql.session.timeZone", "spark.sql.shuffle.partitions", "spark.sql.streaming.stopTimeout")
-    before = {name: spark.conf.get(name) for name in names}
+    before = {name: spark.conf.get(name) for name in list_settings(1)}
     try:
         yield
     finally:
@@ -178,8 +178,8 @@ class InProcess:
         servers = self._broker.bootstrap_servers
         settings = count.parse_settings(["--bootstrap-servers", servers, "--rsd", "0.05", *flags])
         with settings_of_job(self._spark):
-            self._spark.conf.set("spark.sql.session.timeZone", "UTC")
-            self._spark.conf.set("spark.sql.shuffle.partitions", settings.running.state_partitions)
+            for name, value in list_settings(settings.running.state_partitions).items():
+                self._spark.conf.set(name, value)
             count.run(self._spark, settings, stop or StopSignal())
 
     @contextmanager

@@ -18,8 +18,10 @@ from packages import read_packages
 from prometheus_client import CollectorRegistry
 from pyspark.sql import SparkSession
 from uniques.apps import count_flags, rollup_flags
+from uniques.apps.backfill import StagedBatches
+from uniques.apps.publisher import make_record
 from uniques.core.calendar import Calendar
-from uniques.core.counts import Counter, make_records
+from uniques.core.counts import Counter
 from uniques.core.events import REJECT_REASONS
 from uniques.core.rollups import (
     MINUTE_REJECT_REASONS,
@@ -31,6 +33,7 @@ from uniques.kafka.records import make_reject_records
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.metrics import GAUGES, MetricsListener, QueryMetrics, RollupMetrics
 from uniques.state.accounting import Accounting
+from uniques.state.publishing import Window
 from uniques.tables import PROPERTIES
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ PAGES = ROOT / "docs" / "reference"
 HEAD = "<!-- Made by `make reference` from the code: change it there. -->\n"
 
 # Defaults that the parsers leave to another function.
-DEFAULTS = {"--bootstrap-servers": "`localhost:9092`", "--idle-timeout": "the window"}
+DEFAULTS = {"--bootstrap-servers": "`localhost:9092`", "--delivery": "`exactly-once`"}
 # What a flag without a text of its own means.
 PLAIN_FLAGS = {"--input-topic": "topic of the events", "--output-topic": "topic of the results"}
 # Where a page says more about a flag, by job.
@@ -58,15 +61,17 @@ MORE = {
         "--max-future": "[Timestamp guard](../concepts/timestamp-guard.md)",
         "--timestamp-guard": "[Timestamp guard](../concepts/timestamp-guard.md#by-neighbours)",
         "--rejects-topic": "[Rejected events](../guides/rejects.md)",
-        "--watermark": "[Windows and watermark](../concepts/windows.md)",
+        "--watermark": "[When a result appears](../concepts/when-a-result-appears.md)",
+        "--allowed-lateness": "[Corrections](../concepts/when-a-result-appears.md#corrections)",
         "--counter": "[Accuracy](../concepts/accuracy.md)",
         "--rsd": "[Accuracy](../concepts/accuracy.md#approx_count_distinct)",
         "--sketch": "[Accuracy](../concepts/accuracy.md#sketches)",
-        "--output-mode": "[Windows and watermark](../concepts/windows.md)",
-        "--exactly-once": "[Exactly once](../concepts/exactly-once.md)",
+        "--output-mode": "[The record](../concepts/when-a-result-appears.md#the-record)",
+        "--correction-interval": "[Corrections](../concepts/when-a-result-appears.md#corrections)",
+        "--delivery": "[Exactly once](../concepts/exactly-once.md)",
         "--summary": "[Accounting](../concepts/accounting.md)",
         "--checkpoint-location": "[Object stores](../deploy/object-stores.md), [Changes](../operate/changes.md)",
-        "--idle-timeout": "[Windows and watermark](../concepts/windows.md)",
+        "--idle-timeout": "[Silence](../concepts/when-a-result-appears.md#silence)",
         "--consumer-group": "[Lag](../operate/lag.md)",
         "--metrics-port": "[Metrics](../operate/metrics.md)",
     },
@@ -108,9 +113,10 @@ RECORD = {
     "events": "accepted events in the window, exact",
     "counter": "how users were counted: `approx_count_distinct`, `hll_sketch` or `exact`",
     "relative_error": "one standard error of that counter, relative to `unique_users`; 0 for `exact`",
-    "final": "`true`: no other record for this window follows, unless a backfill counts it again",
-    "revision": "0, and higher in a record that corrects an earlier one. `--backfill` writes the unix time of its "
-    "first start, in seconds. The record with the highest revision is the valid one of its window",
+    "final": "`true`: the window is published, and only corrections can follow; `false`: a count so far "
+    "(`--output-mode update`)",
+    "revision": "0 in the first record of a window, then 1, 2, …, one more in each further record of the key; the "
+    "record with the highest one is valid; `--backfill` writes the unix time of its first start, in seconds",
     "sketch": "with `--sketch`: the window's Apache DataSketches HLL sketch, base64",
 }
 ROLLUP_RECORD = {
@@ -121,8 +127,22 @@ ROLLUP_RECORD = {
     "unique_users": "the estimate",
     "events": "accepted events in the period, exact",
     "relative_error": "one standard error, relative to `unique_users`",
-    "final": "`true`: a later window is final too, and the period is over by the clock; only a repair changes the row",
+    "final": "`true`: a later window is final too, and the period is over by the clock; only a "
+    "correction or a repair changes the row",
     "timezone": "the zone of the calendar",
+}
+SUMMARY = {
+    "carried": "events that an earlier run on the checkpoint had read, and no record had yet",
+    "read": "records that this run read",
+    "counted": "events in the records that this run wrote; those that a later record repeats count once",
+    "rejected": "records that can't be counted",
+    "late": "events that came when their window could not be corrected any more",
+    "in_open_windows": "events that no record has yet",
+    "rejected_by_reason": "the rejected ones by [reason](reject-reasons.md), without those that did not occur",
+    "open_windows": "windows with events that no record has yet",
+    "corrections": "corrections that were written",
+    "corrected_events": "events that came by them; `counted` has them too",
+    "exact": "`false`: Spark ran tasks twice, and the numbers above may be off; the records are right",
 }
 HEADERS = {
     "reason": "one of the [reject reasons](reject-reasons.md)",
@@ -156,13 +176,14 @@ SPARK_VERSIONS = {
     "4.0": ("Databricks 17.3 LTS, EMR Spark 8", "`--timestamp-guard neighbours` needs 4.1"),
     "3.5": (
         "Databricks 16.4 LTS, EMR 7 (with its Python 3.9 [replaced](../deploy/emr.md): Python 3.10 or newer is needed)",
-        (
-            "the same; and Spark can't read its own state: after a restart `carried` is 0, and windows left open are "
-            "closed by events only; a batch that only closes windows is not in `unique_users_last_window_*`, nor with "
-            "`--exactly-once` in `unique_users_rows_written_total`"
-        ),
+        "the same",
     ),
 }
+# What every version lacks where Python reaches no JVM.
+CONNECT_LACKS = (
+    "corrections, exactly-once output and `--output-mode update`: Spark closes windows `--allowed-lateness` after "
+    "their end, and writes each at least once. More on [its page](../deploy/connect.md)"
+)
 
 
 def main() -> None:
@@ -272,10 +293,9 @@ def utc(text: str) -> datetime:
 
 def describe_records(spark: SparkSession) -> str:
     """The records of both jobs: their fields, and one of each that the code made."""
-    counter = Counter(with_sketch=True)
-    schema = "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, sketch BINARY"
-    window = (utc("2016-07-11T13:39:00"), utc("2016-07-11T13:40:00"), 26_014, 30_083, b"sketch")
-    count = read_record(make_records(spark.createDataFrame([window], schema), counter, final=True, revision=0))
+    start = int(utc("2016-07-11T13:39:00").timestamp())
+    window = Window(start, 26_014, 30_083, "c2tldGNo", revision=0, final=True)
+    key, value = make_record(window, 60, Counter(with_sketch=True))
     rollup_schema = (
         "period STRING, name STRING, period_start TIMESTAMP, period_end TIMESTAMP, unique_users BIGINT, events BIGINT, "
         "relative_error DOUBLE, final BOOLEAN"
@@ -287,14 +307,18 @@ def describe_records(spark: SparkSession) -> str:
     rollup = read_record(make_rollup_records(spark.createDataFrame([day], rollup_schema), Calendar()))
     return (
         "# Records\n\nField names are stable. A reader who takes the last record of a key has the best one.\n"
-        "\n## Results of unique_users.py\n\nOne record a window. The key is the window's start. The value:\n\n"
-        + describe_record(*count, RECORD)
+        "\n## Results of unique_users.py\n\nOne record a window, and one for each correction. The key is the window's "
+        "start. The value:\n\n"
+        + describe_record(key.decode(), value.decode(), RECORD)
         + "\n## Results of rollup_users.py\n\nOne record for every changed period. The key is the period and its "
         "start. The value:\n\n"
         + describe_record(*rollup, ROLLUP_RECORD)
         + "\n## Rejected records\n\nWith `--rejects-topic`: key, value and headers as they came, byte for byte, and "
         "behind them these headers, all of them text:\n\n"
         + describe_names("header", "meaning", read_headers(spark), HEADERS)
+        + "\n## Summary of unique_users.py\n\nWhat `--summary FILE` holds, one JSON object, and the job's last line "
+        "says: [Accounting](../concepts/accounting.md).\n\n"
+        + describe_names("field", "meaning", Accounting().summary(), SUMMARY)
     )
 
 
@@ -362,7 +386,7 @@ def describe_tables() -> str:
 def describe_metrics() -> str:
     """The metrics of both jobs."""
     registries = CollectorRegistry(), CollectorRegistry()
-    count = MetricsListener(ProgressListener(Accounting()), registries[0])
+    count = MetricsListener(ProgressListener(StagedBatches(Accounting())), registries[0])
     rollup = RollupMetrics({"read": 0, "windows": 0, "rollups": 0}, registries[1])
     return (
         "# Metrics\n\nServed for Prometheus with `--metrics-port`: [Metrics](../operate/metrics.md). Names and labels "
@@ -406,6 +430,7 @@ def describe_versions() -> str:
         stands_for, lacks = SPARK_VERSIONS[spark.rpartition(".")[0]]
         support.append((spark, delta, stands_for, lacks))
         jars.append((spark, f"`{kafka_jar}`", f"`{delta_jar}`"))
+    support.append(("each, by Spark Connect", "", "a remote client", CONNECT_LACKS))
     own = "\n".join(read_packages())
     return (
         f"# Versions\n\nPython {python[1]} or newer, Java 17. `make test-matrix` runs the tests of both jobs on each "

@@ -5,4 +5,4 @@ Each package imports only from those below it: `apps` (the two jobs), `runtime` 
 `DataFrame -> DataFrame` functions), `errors` and `times`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

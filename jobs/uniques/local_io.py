@@ -15,7 +15,7 @@ from pyspark.errors import AnalysisException
 from uniques.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -60,6 +60,24 @@ def stream_lines(spark: SparkSession, path: str) -> DataFrame:
     """The same lines as a stream, a file a batch; raises UsageError when there is none."""
     read_lines(spark, path)
     return spark.readStream.option("maxFilesPerTrigger", 1).text(path, lineSep="\n").select("value")
+
+
+class PrintWriter:
+    """Writes records of the stream to standard output, a line each: their values."""
+
+    written: int | None = None
+    exactly_once = False
+
+    def write(self, records: Sequence[tuple[bytes, bytes]], number: int) -> None:  # noqa: ARG002
+        """Prints the values."""
+        for _key, value in records:
+            print(value.decode(), flush=True)
+
+    def keep_alive(self) -> None:
+        """Nothing to keep."""
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 def print_values(records: DataFrame, _batch: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from lateness import Arrival, Result, check_sums, count_behind, draw_arrivals, save_plot
-from uniques.state.accounting import Accounting
+from uniques.state.accounting import WatermarkAccounting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def test_an_event_is_behind_when_it_is_older_than_the_latest_by_more_than_the_wa
 
 
 def test_events_that_do_not_add_up_are_an_error() -> None:
-    accounting = Accounting()
+    accounting = WatermarkAccounting()
     accounting.add_batch({"read": 3, "rejected": "[]", "windows": '[{"x":60.0,"y":3.0}]'}, watermark=60)
     check_sums(accounting, emitted=3, written=3)
     for emitted, written in ((2, 3), (3, 4)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +17,6 @@ from support import (
     count_exactly,
     make_events,
     needs_arrow_udf,
-    needs_state_reader,
     plain_environment,
     read_headers,
     read_log,
@@ -31,43 +30,19 @@ from uniques.apps.count import main
 from uniques.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from generate_events import Event
     from kafka_broker import KafkaBroker
     from pyspark.sql import SparkSession
 
-WATERMARK_SECONDS = 5
 BATCH = 250
-
-
-def account(events: Sequence[Event], batch: int) -> tuple[Counter[str], Counter[str]]:
-    """What Spark must do with events in batches: (counted, rejected, late) and events per window start.
-
-    The watermark of batch N stands 5 s behind the largest time of the batches before N; the late events of batch N are
-    those whose window the watermark of batch N-1 had closed.
-    """
-    totals: Counter[str] = Counter()
-    windows: Counter[str] = Counter()
-    largest, watermark, late_until = 0, 0, 0
-    for start in range(0, len(events), batch):
-        for event in events[start : start + batch]:
-            if event.ts is None:
-                totals["rejected"] += 1
-            elif event.ts - event.ts % 60 + 60 <= late_until:
-                totals["late"] += 1
-            else:
-                totals["counted"] += 1
-                windows[utc(event.ts - event.ts % 60)] += 1
-        largest = max([largest, *(event.ts for event in events[start : start + batch] if event.ts is not None)])
-        late_until, watermark = watermark, max(watermark, largest - WATERMARK_SECONDS)
-    return totals, windows
+START = 1_700_000_040  # of a minute
 
 
 @pytest.mark.parametrize(
     ("mode", "parser"),
-    [("append", "spark"), ("append", "bytes"), ("update", "bytes")],
+    [("append", "spark"), ("update", "bytes")],
 )
 def test_every_event_is_counted_rejected_or_late(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: str, parser: str
@@ -82,20 +57,19 @@ def test_every_event_is_counted_rejected_or_late(
     flags += ["--max-offsets-per-trigger", str(BATCH), "--summary", str(summary), "--json-parser", parser]
     job.run(*flags)
 
-    totals, windows = account(events, BATCH)
-    assert min(totals["counted"], totals["rejected"], totals["late"]) > 50  # all three kinds occur
+    windows = {start: number for start, (_, number) in count_exactly(events).items()}
+    rejected = sum(event.ts is None for event in events)
+    assert min(rejected, sum(windows.values())) > 50  # both kinds occur
     said = json.loads(summary.read_text())
-    assert {name: said[name] for name in ("counted", "rejected", "late")} == dict(totals)
+    assert (said["counted"], said["rejected"], said["late"]) == (sum(windows.values()), rejected, 0)
     assert (said["carried"], said["read"], said["in_open_windows"], said["exact"]) == (0, len(events), 0, True)
-    assert sum(said["rejected_by_reason"].values()) == totals["rejected"]
+    assert sum(said["rejected_by_reason"].values()) == rejected
 
     records = read_records(broker, sink)
-    assert {key: value["events"] for key, value in records} == dict(windows)
-    assert all(value["final"] is (mode == "append") for _, value in records)
-    if mode == "append":
-        assert len(records) == len(windows)
-    else:
-        assert_final_by_the_rule_of_the_readme(records)
+    assert {key: value["events"] for key, value in records} == windows
+    assert_revisions_follow(records)
+    assert {value["final"] for _, value in records} == ({True} if mode == "append" else {True, False})
+    assert all(value["final"] for value in dict(records).values())
 
     # Every rejected record, and no other, can be found by its offset, unchanged.
     found = {}
@@ -109,32 +83,53 @@ def test_every_event_is_counted_rejected_or_late(
     }
     assert Counter(reason for _, reason in found.values()) == said["rejected_by_reason"]
 
-    # A second run on the same checkpoint: all windows are closed, so what comes for them now is late.
-    again = [event for event in events if event.ts is not None][:40]
-    load_lines((event.line for event in again), broker.bootstrap_servers, source)
+
+def assert_revisions_follow(records: list[tuple[str, dict[str, Any]]]) -> None:
+    """The records of a key are numbered 0, 1, 2, …, and none that is not final follows one that is."""
+    seen: Counter[str] = Counter()
+    final: set[str] = set()
+    for key, value in records:
+        assert value["revision"] == seen[key], (key, value)
+        seen[key] += 1
+        assert value["final"] or key not in final
+        final |= {key} if value["final"] else set()
+
+
+def test_events_that_come_after_the_allowed_lateness_are_late(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    early = [(START + second, f"u{second}") for second in range(120)]
+    later = [(START + 7_200 + second, f"u{second}") for second in range(600)]
+    source, sink, summary = new_topic("in"), new_topic("out"), tmp_path / "summary.json"
+    flags = ["--input-topic", source, "--output-topic", sink, "--trigger", "available-now", "--summary", str(summary)]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--max-offsets-per-trigger", "100"]
+    load_lines(map(make_line, early + later), broker.bootstrap_servers, source)
+    job.run(*flags)
+    exact = {key: value["events"] for key, value in read_records(broker, sink)}
+    assert exact == {utc(START + 60 * n): 60 for n in (0, 1, *range(120, 130))}
+    # Two hours late: lost, and said so. 50 minutes late: counted, by a correction.
+    load_lines(
+        map(make_line, [*early[:40], (START + 7_200 + 599 - 3_000, "x"), later[0]]), broker.bootstrap_servers, source
+    )
     job.run(*flags)
     said = json.loads(summary.read_text())
-    assert {name: said[name] for name in ("carried", "read", "counted", "late")} == {
+    assert {name: said[name] for name in ("carried", "read", "counted", "late", "in_open_windows")} == {
         "carried": 0,
-        "read": 40,
-        "counted": 0,
+        "read": 42,
+        "counted": 2,
         "late": 40,
+        "in_open_windows": 0,
     }
+    assert (said["corrections"], said["corrected_events"]) == (1, 1)
+    records = read_records(broker, sink)
+    assert_revisions_follow(records)
+    last = {key: value["events"] for key, value in records}
+    start = START + 7_200 + 599 - 3_000
+    assert last == {**exact, utc(START + 7_200): 61, utc(start - start % 60): 1}
 
 
-def assert_final_by_the_rule_of_the_readme(records: list[tuple[str, dict[str, Any]]]) -> None:
-    """No record of a window follows the third one of a window that starts 5 s or more after its end."""
-    seen: Counter[str] = Counter()
-    final_before: defaultdict[str, bool] = defaultdict(bool)
-    for key, value in records:
-        assert not final_before[key]
-        seen[key] += 1
-        if seen[key] == 3:
-            # With a watermark shorter than the window that is every window but the one just before.
-            starts = sorted({other for other, _ in records})
-            for earlier in starts[: max(0, starts.index(key) - 1)]:
-                final_before[earlier] = True
-        assert value["window_start"] == key
+def make_line(event: tuple[int, str]) -> bytes:
+    return json.dumps({"ts": event[0], "uid": event[1]}).encode()
 
 
 def test_a_rejected_record_of_10_mb_goes_through(
@@ -151,7 +146,6 @@ def test_a_rejected_record_of_10_mb_goes_through(
     assert [value["events"] for _, value in read_records(broker, sink)] == [1]
 
 
-@needs_state_reader
 def test_windows_left_open_are_carried_into_the_next_run(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -180,7 +174,6 @@ def test_windows_left_open_are_carried_into_the_next_run(
     assert {key: value["events"] for key, value in read_records(broker, sink)} == exact
 
 
-@needs_state_reader
 def test_a_batch_that_is_done_again_after_a_crash_is_accounted_for(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -191,10 +184,9 @@ def test_a_batch_that_is_done_again_after_a_crash_is_accounted_for(
     flags += ["--checkpoint-location", str(checkpoint), "--max-offsets-per-trigger", "500"]
     load_lines((event.line for event in events), broker.bootstrap_servers, source)
     job.run(*flags, "--idle-timeout", "off")
-    # As if the job had been killed before its last two batches (the last one has no events) were committed.
-    query = checkpoint / "query"
-    for name in ("commits/2", "commits/.2.crc", "commits/3", "commits/.3.crc", "offsets/3", "offsets/.3.crc"):
-        (query / name).unlink()
+    # As if the job had been killed before Spark noted its last batch as done.
+    for name in ("2", ".2.crc"):
+        (checkpoint / "query" / "commits" / name).unlink()
     job.run(*flags)
     said = json.loads(summary.read_text())
     assert said["read"] == 200  # batch 2, again
@@ -204,7 +196,7 @@ def test_a_batch_that_is_done_again_after_a_crash_is_accounted_for(
     assert {key: value["events"] for key, value in read_records(broker, sink)} == exact
 
 
-def test_a_silent_stream_shows_its_last_minute_and_what_comes_after_is_late(
+def test_a_silent_stream_shows_its_last_minute_and_what_comes_after_corrects_it(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
     events = make_events(events=900, rate=10, malformed=0.0)  # a minute and a half
@@ -212,31 +204,27 @@ def test_a_silent_stream_shows_its_last_minute_and_what_comes_after_is_late(
     summary = tmp_path / "summary.json"
     load_lines((event.line for event in events), broker.bootstrap_servers, source)
     exact = {start: number for start, (_, number) in count_exactly(events).items()}
-    flags = [
-        "--input-topic",
-        source,
-        "--output-topic",
-        sink,
-        "--summary",
-        str(summary),
-        "--trigger",
-        "100 milliseconds",
-    ]
-    flags += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--idle-timeout", "2 seconds"]
+    flags = ["--input-topic", source, "--output-topic", sink, "--summary", str(summary)]
+    flags += ["--trigger", "100 milliseconds", "--idle-timeout", "2 seconds", "--correction-interval", "1 second"]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint")]
     with job.running(*flags) as runs:
         wait_until(lambda: len(read_messages(broker, sink)) >= len(exact), runs)
         assert {key: value["events"] for key, value in read_records(broker, sink)} == exact
         # Nothing but the events stands in the customer's topic.
         assert [message.value() for message in read_messages(broker, source)] == [event.line for event in events]
-        load_lines([events[-1].line], broker.bootstrap_servers, source)
-        # The next minute is a new window, closed in its turn.
-        load_lines([b'{"ts":1468244700,"uid":"next"}'], broker.bootstrap_servers, source)
-        wait_until(lambda: len(read_messages(broker, sink)) > len(exact), runs)
+        load_lines([events[-1].line, make_line((1468244700, "next"))], broker.bootstrap_servers, source)
+        wait_until(lambda: len(read_messages(broker, sink)) >= len(exact) + 2, runs)
     said = json.loads(summary.read_text())
-    assert (said["read"], said["counted"], said["late"], said["in_open_windows"]) == (902, 901, 1, 0)
+    assert (said["read"], said["counted"], said["late"], said["in_open_windows"]) == (902, 902, 0, 0)
+    assert (said["corrections"], said["corrected_events"]) == (1, 1)
     records = read_records(broker, sink)
-    assert {key: value["events"] for key, value in records} == {**exact, "2016-07-11T13:45:00Z": 1}
-    assert len(records) == len(exact) + 1
+    assert_revisions_follow(records)
+    last = max(exact)
+    assert {key: value["events"] for key, value in records} == {
+        **exact,
+        last: exact[last] + 1,
+        "2016-07-11T13:45:00Z": 1,
+    }
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pyspark
 import pytest
 from load_events import load_lines
 from support import InProcess, assert_close, read_records, utc
+from uniques.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ def count_lines(number: int = 1_500) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.skipif(pyspark.__version__ < "4.2", reason="the checkpoints were written by Spark 4.2")
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.removesuffix(".tar.gz"))
-def test_a_checkpoint_of_a_release_goes_on(
+def test_a_checkpoint_of_0_1_0_is_refused_with_a_way_that_leaves_no_gap(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, release: Path
 ) -> None:
     with tarfile.open(release) as archive:
@@ -60,15 +61,23 @@ def test_a_checkpoint_of_a_release_goes_on(
     load_lines(make_lines(), broker.bootstrap_servers, source)
     summary = tmp_path / "summary.json"
     flags = [*FLAGS, "--input-topic", source, "--output-topic", sink, "--summary", str(summary)]
-    job.run(*flags, "--checkpoint-location", str(tmp_path / "checkpoint"))
+    old = tmp_path / "checkpoint"
     exact = count_lines()
-    records = dict(read_records(broker, sink))
-    # The first minute was written by the release; the second one it left open.
-    assert list(records) == list(exact)[1:]
-    for start, value in records.items():
-        assert_close(value, exact[start])
+    # It had written the first minute.
+    start = list(exact)[1]
+    with pytest.raises(UsageError) as refused:
+        job.run(*flags, "--checkpoint-location", str(old))
+    assert str(refused.value) == (
+        f"--checkpoint-location {old} was made by version 0.1.0, whose open windows can't go on in version 0.2.0: give "
+        f"another --checkpoint-location and --start-time {start}: all windows before that are written"
+    )
+    job.run(*flags, "--checkpoint-location", str(tmp_path / "new"), "--start-time", start)
+    records = read_records(broker, sink)
+    assert [key for key, _ in records] == list(exact)[1:]
+    for key, value in records:
+        assert_close(value, exact[key])
     said = json.loads(summary.read_text())
-    assert (said["carried"], said["read"], said["counted"], said["late"]) == (300, 600, 900, 0)
+    assert (said["late"], said["rejected_by_reason"]) == (0, {"outside_range": exact[next(iter(exact))][1]})
 
 
 def test_a_switch_to_a_new_checkpoint_leaves_no_gap_and_counts_nothing_twice(

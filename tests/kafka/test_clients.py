@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +13,8 @@ from load_events import load_lines
 from support import InProcess, count_exactly, make_events, read_messages, read_records
 from uniques.errors import UsageError
 from uniques.kafka.admin import JavaClient
-from uniques.kafka.exactly_once import TransactionalWriter
+from uniques.kafka.delivery import TransactionalWriter
 from uniques.kafka.properties import KafkaCluster
-from uniques.state.checkpoint import check_mark
 from uniques.state.sidecar import keep_line
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def test_a_driver_without_the_connector_gets_one_line() -> None:
     jvm.org = jvm.kafkashaded = SimpleNamespace(apache=SimpleNamespace(kafka=nothing))
     jvm.kafkashaded = SimpleNamespace(org=jvm.org)
     classic: Any = SimpleNamespace(_sc=SimpleNamespace(_gateway=SimpleNamespace(jvm=jvm)))
-    with pytest.raises(UsageError, match=r"^--exactly-once needs Kafka's client on the driver"):
-        JavaClient(classic, "--exactly-once")
+    with pytest.raises(UsageError, match=r"^--delivery exactly-once needs Kafka's client on the driver"):
+        JavaClient(classic, "--delivery exactly-once")
 
 
 def read_once(broker: KafkaBroker, topic: str) -> list[tuple[str, dict[str, Any]]]:
@@ -90,7 +90,7 @@ def test_exactly_once_skips_what_is_written_and_fences_off_an_older_instance(
     events = make_events(events=3_000, rate=20)  # two and a half minutes
     source, sink, rejects = new_topic("in", 2), new_topic("out"), new_topic("rejects")
     checkpoint = tmp_path / "checkpoint"
-    flags = ["--input-topic", source, "--output-topic", sink, "--rejects-topic", rejects, "--exactly-once"]
+    flags = ["--input-topic", source, "--output-topic", sink, "--rejects-topic", rejects, "--delivery", "exactly-once"]
     flags += ["--checkpoint-location", str(checkpoint), "--trigger", "available-now", "--idle-timeout", "off"]
     load_lines((event.line for event in events), broker.bootstrap_servers, source)
     exact = {start: number for start, (_, number) in count_exactly(events).items()}
@@ -99,33 +99,79 @@ def test_exactly_once_skips_what_is_written_and_fences_off_an_older_instance(
     rejected = [message.value() or b"" for message in read_messages(broker, rejects)]
     assert sorted(rejected) == sorted(event.line for event in events if event.ts is None)
 
-    # As if it had been killed after writing, before Spark knew: the batches are done again, and written once.
-    for log in ("commits/1", "commits/.1.crc", "commits/0", "commits/.0.crc", "offsets/1", "offsets/.1.crc"):
-        (checkpoint / "query" / log).unlink()
+    # As if it had been killed after writing, before Spark knew: the batch is done again, and written once.
+    query = checkpoint / "query"
+    last = max(int(path.name) for path in (query / "commits").iterdir() if path.name.isdecimal())
+    for name in (f"{last}", f".{last}.crc"):
+        (query / "commits" / name).unlink()
     name = keep_line(spark, str(checkpoint), "transactional-id", "another")
-    older = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, name, lambda _mark: None, False)
+    older = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, name)
+    written = older.written
+    assert written
     job.run(*flags)
     assert [(key, value["events"]) for key, value in read_once(broker, sink)] == list(exact.items())[:-1]
     assert len(read_messages(broker, rejects)) == len(rejected)
 
     with pytest.raises(UsageError, match=r"^another instance took this checkpoint over \(.*\): this one ends$"):
-        older._commit([(b"key", b"value")], 9)
+        older.write([(b"key", b"value")], written + 1)
     with pytest.raises(UsageError, match=r"^another instance took this checkpoint over "):
         older.keep_alive()
     older.close()
     assert len(read_once(broker, sink)) == len(exact) - 1
 
 
-def test_exactly_once_refuses_a_checkpoint_that_does_not_fit_what_is_written(
-    spark: SparkSession, tmp_path: Path
+def test_records_that_were_decided_and_not_written_are_written_at_the_next_start(
+    job: InProcess, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
-    offsets = tmp_path / "query" / "offsets"
-    offsets.mkdir(parents=True)
-    for batch in range(3):
-        (offsets / str(batch)).write_text("v1\n")
-    check_mark(spark, str(tmp_path), 3)
-    check_mark(spark, str(tmp_path), 0)
-    with pytest.raises(UsageError, match=r"ends with batch 2, and batch 4 is in the output: start once without"):
-        check_mark(spark, str(tmp_path), 5)
-    with pytest.raises(UsageError, match=r"Kafka has forgotten whether its last batch, 2, was written: start once"):
-        check_mark(spark, str(tmp_path), None)
+    events = make_events(events=3_000, rate=20)
+    source, sink, checkpoint = new_topic("in", 2), new_topic("out"), tmp_path / "checkpoint"
+    flags = ["--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(checkpoint)]
+    flags += ["--trigger", "available-now", "--idle-timeout", "off"]
+    load_lines((event.line for event in events), broker.bootstrap_servers, source)
+    exact = {start: number for start, (_, number) in count_exactly(events).items()}
+    job.run(*flags)
+    written = [(key, value["events"]) for key, value in read_once(broker, sink)]
+    assert written == list(exact.items())[:-1]
+    # As if it had been killed between the step log and the transaction: Kafka's mark is that of the step before.
+    steps = sorted(
+        (path for path in (checkpoint / "steps").iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
+    )
+    last = json.loads(steps[-1].read_text().splitlines()[0])
+    assert last["sent"] == []
+    steps[-1].unlink()
+    name = keep_line(spark, str(checkpoint), "transactional-id", "another")
+    writer = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, name)
+    writer.write([], last["transactions"] - 1)
+    writer.close()
+    job.run(*flags)
+    assert [(key, value["events"]) for key, value in read_once(broker, sink)] == [*written, *written]
+    # Once more: all is known to be written.
+    job.run(*flags)
+    assert len(read_once(broker, sink)) == 2 * len(written)
+
+
+def test_exactly_once_refuses_a_checkpoint_that_does_not_fit_what_is_written(
+    job: InProcess, spark: SparkSession, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    source, sink, checkpoint = new_topic("in"), new_topic("out"), tmp_path / "checkpoint"
+    flags = ["--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(checkpoint)]
+    flags += ["--trigger", "available-now"]
+    load_lines((event.line for event in make_events(events=300, rate=10)), broker.bootstrap_servers, source)
+    job.run(*flags)
+    name = keep_line(spark, str(checkpoint), "transactional-id", "another")
+    writer = TransactionalWriter(spark, KafkaCluster(broker.bootstrap_servers), sink, name)
+    assert writer.written
+    writer.write([], writer.written + 1)
+    writer.close()
+    with pytest.raises(UsageError, match=r"is older than what was written: start once with --delivery at-least-once"):
+        job.run(*flags)
+    # Kafka has forgotten the group, and the last step has records: nobody knows whether they are written.
+    (checkpoint / "transactional-id").write_text("a-new-name\n")
+    steps = sorted(
+        (path for path in (checkpoint / "steps").iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
+    )
+    steps[-1].unlink()
+    with pytest.raises(UsageError, match=r"Kafka has forgotten whether its last records were written: start once with"):
+        job.run(*flags)
+    job.run(*flags, "--delivery", "at-least-once")
+    job.run(*flags)

@@ -24,7 +24,7 @@ from support import (
     submit_command,
 )
 from uniques import __version__
-from uniques.core.counts import Counter, count_unique_users, make_records
+from uniques.core.counts import Counter, count_unique_users, make_records, set_watermark
 from uniques.core.events import accept_events, observe_events, parse_events
 from uniques.errors import JobError, UsageError
 from uniques.kafka.admin import TopicDescription, check_topics
@@ -77,10 +77,14 @@ def test_update_writes_running_counts_that_end_at_the_exact_ones(
     exact = count_exactly(events)
     last: dict[str, dict[str, Any]] = {}
     for key, value in read_records(broker, sink):
-        assert value["final"] is False
-        assert value["events"] > last.get(key, {"events": 0})["events"]
+        before = last.get(key, {"events": 0, "revision": -1, "final": False})
+        assert value["revision"] == before["revision"] + 1
+        # The last one may say no more than that it is the last.
+        assert value["events"] > before["events"] or (value["final"] and not before["final"])
         last[key] = value
     assert sorted(last) == list(exact)
+    assert all(value["final"] for value in last.values())
+    assert max(value["revision"] for value in last.values()) > 1
     for key, value in last.items():
         assert_close(value, exact[key])
 
@@ -213,12 +217,13 @@ def test_the_running_query_parses_json_once(
     load_lines([b'{"ts":1,"uid":"a"}'], broker.bootstrap_servers, source)
     cluster = KafkaCluster(broker.bootstrap_servers)
     write_punctuation(spark, str(tmp_path), [])
-    observed = observe_events(parse_events(read_topic(spark, cluster, source, "earliest", 10), 5), 60)
-    events = accept_events(observed).unionByName(read_punctuation(spark, str(tmp_path)))
+    parsed = parse_events(read_topic(spark, cluster, source, "earliest", 10), 5)
+    events = accept_events(observe_events(parsed, with_positions=True))
+    events = set_watermark(events, read_punctuation(spark, str(tmp_path)))
     counter = Counter(rsd=0.3)
     records = make_records(count_unique_users(events, counter=counter), counter, final=True, revision=0)
     writer = write_topic(add_topic(records, sink), cluster).option("checkpointLocation", query_location(str(tmp_path)))
-    query = writer.trigger(availableNow=True).start()
+    query = writer.outputMode("update").trigger(availableNow=True).start()
     query.awaitTermination()
     plan = query._jsq.explainInternal(False)
     assert plan.count("from_json(StructField(ts,") == 1

@@ -35,7 +35,9 @@ REJECTED: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 ]
 
 
-@pytest.mark.parametrize("mode", [[], ["--exactly-once"], ["--backfill"]], ids=["stream", "exactly once", "backfill"])
+@pytest.mark.parametrize(
+    "mode", [["--delivery", "at-least-once"], ["--delivery", "exactly-once"], ["--backfill"]], ids=lambda mode: mode[-1]
+)
 def test_a_rejected_record_keeps_its_key_value_headers_and_timestamp(
     job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, mode: list[str]
 ) -> None:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.streaming.query import StreamingQuery
 
 
 @pytest.mark.parametrize("stopped", [True, False])
@@ -32,17 +31,17 @@ def test_a_batch_that_fails_is_an_error_unless_a_stop_was_asked_for(
     (tmp_path / "in" / "events").write_text("x")
     stream = spark.readStream.text(str(tmp_path / "in")).writeStream.foreachBatch(fail).start()
     if stopped:
-        run_until_stopped(stream, stop, lambda _query: None)
+        run_until_stopped(stream, stop, lambda: None)
     else:
         with pytest.raises(JobError, match="the query failed"):
-            run_until_stopped(stream, stop, lambda _query: None)
+            run_until_stopped(stream, stop, lambda: None)
 
 
 def test_an_error_beside_the_query_stops_it_and_is_one_line(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     stream = spark.readStream.text(str(tmp_path / "in")).writeStream.foreachBatch(lambda *_: None).start()
 
-    def fail(_query: StreamingQuery) -> None:
+    def fail() -> None:
         spark.read.text(str(tmp_path / "gone"))  # as when punctuation can't be written
 
     with pytest.raises(JobError, match=r"^the query failed: .*PATH_NOT_FOUND") as failed:

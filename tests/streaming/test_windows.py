@@ -32,7 +32,8 @@ class Stream:
         self._steps = 0
         raw = spark.readStream.text(str(self._folder))
         events = accept_events(parse_events(raw))
-        counts = count_unique_users(events, watermark_seconds=watermark_seconds, counter=Counter(rsd=RSD))
+        events = events.withWatermark("event_time", f"{watermark_seconds} seconds")
+        counts = count_unique_users(events, counter=Counter(rsd=RSD))
         self.query: StreamingQuery = (
             counts.writeStream.format("memory").queryName(self._table).outputMode(output_mode).start()
         )

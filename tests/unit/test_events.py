@@ -227,7 +227,7 @@ def run_and_account(spark: SparkSession, values: list[bytes | None]) -> list[str
     observation = Observation(f"events-{len(values)}")
     rows = observe_events(parse_events(frame), 60, observation).collect()
     accounting = Accounting()
-    accounting.add_batch(observation.get, float("inf"))
+    accounting.add_counted(observation.get)
     assert sorted(parse_events(frame, decode=send_decoder(spark)).collect()) == sorted(rows)
     reasons = [row.reject_reason or "counted" for row in sorted(rows, key=lambda row: int(row.i))]
     totals = accounting.totals()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pyspark.sql.streaming.listener import QueryTerminatedEvent
+from uniques.apps.backfill import StagedBatches
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_job
 from uniques.state.accounting import Accounting
@@ -24,7 +25,7 @@ def test_on_databricks_the_session_that_other_tasks_share_lives_on(spark: SparkS
 
 def test_the_end_of_a_run_is_awaited_though_spark_tells_of_its_start_late(caplog: pytest.LogCaptureFixture) -> None:
     # As under Spark Connect: the first run has ended, and of the second one not even the start is known.
-    listener = ProgressListener(Accounting())
+    listener = ProgressListener(StagedBatches(Accounting()))
     runs = [uuid.uuid4(), uuid.uuid4()]
     for run in runs:
         listener.start(SimpleNamespace(start=lambda run=run: SimpleNamespace(runId=run)))  # type: ignore[arg-type]

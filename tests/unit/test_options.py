@@ -31,9 +31,9 @@ def test_every_flag_has_a_default_that_works_and_the_settings_have_the_same() ->
         KafkaCluster("localhost:9092"),
         SourceSettings("in", None, "earliest", 250_000),
         EventSettings("auto", "s", None, None, 5, None, False),
-        CountingSettings(60, 5, Counter("approx_count_distinct", 0.02, 12, False)),
-        OutputSettings("out", "append", False, None, None),
-        RunningSettings("checkpoint/unique_users", False, False, 1_000, 60, None, None, 2),
+        CountingSettings(60, 5, 3_600, Counter("approx_count_distinct", 0.02, 12, False)),
+        OutputSettings("out", "append", 10, None, None, None),
+        RunningSettings("checkpoint/unique_users", False, False, 1_000, 5, None, None, 2),
     )
 
 
@@ -42,7 +42,7 @@ def test_settings_hold_durations_in_seconds_and_what_is_off_as_none() -> None:
     settings = parse_settings([*flags, "--output", "-", "--trigger", "available-now"])
     assert (settings.counting.window_seconds, settings.counting.watermark_seconds) == (120, 0)
     assert (settings.events.max_future_seconds, settings.events.max_age_seconds) == (None, 86_400)
-    assert (settings.running.idle_seconds, settings.running.trigger_milliseconds) == (120, None)
+    assert (settings.running.idle_seconds, settings.running.trigger_milliseconds) == (5, None)
     assert settings.output.topic is None
     assert parse_settings(["--idle-timeout", "off"]).running.idle_seconds is None
     assert parse_settings(["--idle-timeout", "90 seconds"]).running.idle_seconds == 90
@@ -116,16 +116,16 @@ def test_a_wrong_value_gets_one_line_and_status_2(
             "--output-mode update is for a stream: --backfill writes one final record a window",
         ),
         (
-            ["--backfill", "--exactly-once"],
-            "--exactly-once is for a stream: --backfill may write a record again, equal under its key",
+            ["--backfill", "--delivery", "exactly-once"],
+            "--delivery exactly-once is for a stream: --backfill may write a record again, equal under its key",
         ),
         (
             ["--keep-staged"],
             "--keep-staged is for --backfill: nothing else stages events",
         ),
         (
-            ["--exactly-once", "--output", "-"],
-            "--exactly-once: not allowed with --input or --output -: it is about topics",
+            ["--delivery", "exactly-once", "--output", "-"],
+            "--delivery exactly-once: not allowed with --input or --output -: it is about topics",
         ),
         (
             ["--output", "-", "--rejects-topic", "rejects"],

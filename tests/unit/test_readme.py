@@ -91,7 +91,7 @@ def test_the_flags_table_lists_every_flag_with_its_default() -> None:
     actions = [action for action in make_parser()._actions if action.dest != "help"]
     defaults = {action.option_strings[0]: f"`{action.default}`" if action.default else "none" for action in actions}
     defaults["--bootstrap-servers"] = "`localhost:9092`"
-    defaults["--idle-timeout"] = "the window"
+    defaults["--delivery"] = "`exactly-once`"  # where the driver has Kafka's client
     assert dict(rows) == defaults
 
 

@@ -32,7 +32,6 @@ def test_what_is_no_duration_never_becomes_sql(spark: SparkSession, wrong: objec
     records = spark.createDataFrame([], "value STRING, timestamp TIMESTAMP")
     uses: list[Callable[[], object]] = [
         lambda: count_unique_users(events, window_seconds=wrong),  # type: ignore[arg-type]
-        lambda: count_unique_users(events, watermark_seconds=wrong),  # type: ignore[arg-type]
         lambda: parse_events(records, max_future_seconds=wrong or 0.5),  # type: ignore[arg-type]
         lambda: parse_events(records, max_age_seconds=wrong or 0.5),  # type: ignore[arg-type]
     ]

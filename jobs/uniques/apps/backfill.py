@@ -14,7 +14,7 @@ from uniques.kafka.records import make_reject_records
 from uniques.kafka.topics import write_topic_once
 from uniques.local_io import stream_lines
 from uniques.runtime.failures import one_line_errors
-from uniques.runtime.listener import ProgressListener
+from uniques.runtime.listener import ProgressListener, Published, span_offsets
 from uniques.runtime.run import run_until_stopped
 from uniques.state.accounting import Accounting
 from uniques.state.backfill import Journal, count_pieces, delete_staged, keep_revision, stage_events
@@ -23,11 +23,27 @@ from uniques.state.manifest import check_parameters
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.listener import StreamingQueryProgress
 
     from uniques.apps.count_settings import CountSettings
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
+
+
+class StagedBatches:
+    """Adds the batches of the reading query to an accounting; whatever is staged will be counted."""
+
+    def __init__(self, accounting: Accounting) -> None:
+        """See `listener.Follower`."""
+        self.accounting = accounting
+
+    def add_batch(self, progress: StreamingQueryProgress) -> Published:
+        """Adds a batch; nothing is published yet."""
+        observed = progress.observedMetrics.get("events")
+        if observed is not None:
+            self.accounting.add_counted(observed, span_offsets(progress))
+        return Published(0)
 
 
 def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
@@ -44,7 +60,7 @@ def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal)
         return accounting
 
     def count(events: DataFrame) -> None:
-        counts = count_unique_users(events, counting.window_seconds, counter=counting.counter)
+        counts = count_unique_users(events, counting.window_seconds, counting.counter)
         write_results(make_results(counts, counting.counter, revision), settings.output, settings.cluster)
 
     with one_line_errors():
@@ -68,8 +84,8 @@ def stage_input(spark: SparkSession, settings: CountSettings, accounting: Accoun
         stage(accept_events(validated), batch)
         validated.unpersist()
 
-    writer = observe_events(validate_events(records, settings.events), None).writeStream.foreachBatch(stage_batch)
+    writer = observe_events(validate_events(records, settings.events)).writeStream.foreachBatch(stage_batch)
     writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
-    listener = ProgressListener(accounting, bounded=True)
+    listener = ProgressListener(StagedBatches(accounting), bounded=True)
     with listen(spark, settings, listener):
         run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -36,8 +35,8 @@ def run_bounded(spark: SparkSession, settings: CountSettings) -> Accounting:
     with open_input(settings.source.path or "") as path, empty_results_observed(spark), one_line_errors():
         observation = Observation("events")
         validated = validate_events(read_lines(spark, path), settings.events)
-        observed = observe_events(validated, None, observation)
-        counts = count_unique_users(accept_events(observed), counting.window_seconds, counter=counting.counter)
+        observed = observe_events(validated, observation=observation)
+        counts = count_unique_users(accept_events(observed), counting.window_seconds, counting.counter)
         # Kept, because Kafka's sink never reports an observation, and so that nothing is counted twice.
         counts.persist()
         counted = counts.agg(F.coalesce(F.sum("events"), F.lit(0))).collect()[0][0]
@@ -47,7 +46,7 @@ def run_bounded(spark: SparkSession, settings: CountSettings) -> Accounting:
         counts.unpersist()
         observed_counts = observation.get
     accounting = Accounting()
-    accounting.add_batch(observed_counts, watermark=math.inf)
+    accounting.add_counted(observed_counts)
     accounting.check_counted(counted)
     return accounting
 

@@ -17,7 +17,6 @@ from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
 from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
-from uniques.runtime.local_files import use_local_files
 from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
@@ -71,11 +70,10 @@ def run_mode(
     spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
 ) -> Accounting:
     """Runs as a backfill, over a bounded input, or as a stream from the topic that is described."""
-    if settings.source.path is not None and not settings.running.backfill:
-        return run_bounded(spark, settings)
-    use_local_files(spark, settings.running.checkpoint_location)
     if settings.running.backfill:
         return run_backfill(spark, settings, stop)
+    if settings.source.path is not None:
+        return run_bounded(spark, settings)
     with report_damage(spark, settings.running.checkpoint_location):
         return run_stream(spark, settings, source, stop)
 
@@ -96,7 +94,7 @@ def describe_source(spark: SparkSession, settings: CountSettings) -> TopicDescri
     output = settings.output
     rights = [(settings.source.topic, "READ")] if settings.source.path is None else []
     rights += [(topic, "WRITE") for topic in (output.topic, output.rejects_topic) if topic]
-    if output.exactly_once and output.topic:
+    if settings.is_stream and output.exactly_once is not False and output.topic:
         rights.append((output.topic, "READ"))  # Kafka asks this of whoever commits offsets of a topic
     if not rights:
         return None

@@ -20,6 +20,7 @@ from uniques.flag_types import (
 )
 
 QUERY_NAME = "unique_users"
+DELIVERIES = ("exactly-once", "at-least-once")
 
 
 def make_parser() -> OneLineParser:
@@ -125,7 +126,16 @@ def make_parser() -> OneLineParser:
         type=duration(0),
         default="5 seconds",
         metavar="DURATION",
-        help="how far behind the latest event time events may arrive; delays final results (default: %(default)s)",
+        help="how long after its end, in event time, a window's record waits for events that are out of order "
+        "(default: %(default)s)",
+    )
+    counting.add_argument(
+        "--allowed-lateness",
+        type=duration(0),
+        default="1 hour",
+        metavar="DURATION",
+        help="how long after its end, in event time, a window can be corrected; events that come later are late, and "
+        "lost; a longer time needs more memory (default: %(default)s)",
     )
     counting.add_argument(
         "--counter",
@@ -158,14 +168,22 @@ def make_parser() -> OneLineParser:
         "--output-mode",
         choices=("append", "update"),
         default="append",
-        help="append: one final record a window; update: the running count of a window after every batch that "
-        "changed it, with final=false (default: %(default)s)",
+        help="append: a record for a window once it is final; update: also the running count of a window after every "
+        "batch that changed it, with final=false (default: %(default)s)",
     )
     output.add_argument(
-        "--exactly-once",
-        action="store_true",
-        help="write every batch in one Kafka transaction: consumers with isolation.level=read_committed see each "
-        "result once, whatever was killed when (default: at least once)",
+        "--correction-interval",
+        type=duration(0),
+        default="10 seconds",
+        metavar="DURATION",
+        help="a window is corrected at most once in that time (default: %(default)s)",
+    )
+    output.add_argument(
+        "--delivery",
+        choices=DELIVERIES,
+        help="exactly-once: records are written in Kafka transactions, so that consumers with "
+        "isolation.level=read_committed see each once, whatever was killed when; at-least-once: without, which needs "
+        "fewer rights (default: exactly-once; under Spark Connect at-least-once)",
     )
     output.add_argument(
         "--output", choices=("-",), help="-: write the results to standard output, JSON lines, instead of the topic"
@@ -192,9 +210,11 @@ def make_parser() -> OneLineParser:
     running.add_argument(
         "--idle-timeout",
         type=duration_or_off(1),
+        default="5 seconds",
         metavar="DURATION",
-        help="when no event has arrived for that long, close all open windows; off: only events close windows. "
-        "available-now closes them at its end, unless off (default: as long as the window)",
+        help="when all is read and no event has arrived for that long, write the windows that have ended by the clock; "
+        "events that come later correct them; off: only events close windows. available-now does so at its end, "
+        "unless off (default: %(default)s)",
     )
     running.add_argument(
         "--consumer-group",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from uniques.apps.count_flags import DELIVERIES
 from uniques.core.counts import Counter
 from uniques.errors import UsageError
 from uniques.flag_types import AVAILABLE_NOW, OFF
@@ -51,16 +52,21 @@ class CountingSettings:
 
     window_seconds: int = 60
     watermark_seconds: int = 5
+    lateness_seconds: int = 3_600
     counter: Counter = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """Where results go: `topic`, or standard output when it is None."""
+    """Where results go: `topic`, or standard output when it is None.
+
+    `exactly_once` None: where the driver has Kafka's client.
+    """
 
     topic: str | None = "out"
     mode: str = "append"
-    exactly_once: bool = False
+    correction_seconds: int = 10
+    exactly_once: bool | None = None
     rejects_topic: str | None = None
     summary: Path | None = None
 
@@ -73,7 +79,7 @@ class RunningSettings:
     backfill: bool = False
     keep_staged: bool = False
     trigger_milliseconds: int | None = 1_000
-    idle_seconds: int | None = 60
+    idle_seconds: int | None = 5
     consumer_group: str | None = None
     metrics_address: tuple[str, int] | None = None
     state_partitions: int = 2
@@ -101,7 +107,6 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
 
     Raises UsageError, one line, for flags that are right each by itself but not together.
     """
-    idle = args.window if args.idle_timeout is None else args.idle_timeout
     settings = CountSettings(
         cluster,
         SourceSettings(args.input_topic, args.input, args.starting_offsets, args.max_offsets_per_trigger),
@@ -114,11 +119,17 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
             args.max_age,
             args.timestamp_guard == "neighbours",
         ),
-        CountingSettings(args.window, args.watermark, Counter(args.counter, args.rsd, args.lg_k, args.sketch)),
+        CountingSettings(
+            args.window,
+            args.watermark,
+            args.allowed_lateness,
+            Counter(args.counter, args.rsd, args.lg_k, args.sketch),
+        ),
         OutputSettings(
             None if args.output == STDOUT else args.output_topic,
             args.output_mode,
-            args.exactly_once,
+            args.correction_interval,
+            None if args.delivery is None else args.delivery == DELIVERIES[0],
             args.rejects_topic,
             args.summary,
         ),
@@ -127,7 +138,7 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
             args.backfill,
             args.keep_staged,
             None if args.trigger == AVAILABLE_NOW else args.trigger,
-            None if idle == OFF else idle,
+            None if args.idle_timeout == OFF else args.idle_timeout,
             args.consumer_group,
             args.metrics_port,
             args.state_partitions,
@@ -156,11 +167,13 @@ def check_settings(settings: CountSettings) -> None:
     if backfill and output.mode == "update":
         raise UsageError("--output-mode update is for a stream: --backfill writes one final record a window")
     if backfill and output.exactly_once:
-        raise UsageError("--exactly-once is for a stream: --backfill may write a record again, equal under its key")
+        raise UsageError(
+            "--delivery exactly-once is for a stream: --backfill may write a record again, equal under its key"
+        )
     if settings.running.keep_staged and not backfill:
         raise UsageError("--keep-staged is for --backfill: nothing else stages events")
     if output.exactly_once and (path is not None or output.topic is None):
-        raise UsageError("--exactly-once: not allowed with --input or --output -: it is about topics")
+        raise UsageError("--delivery exactly-once: not allowed with --input or --output -: it is about topics")
     if output.rejects_topic and output.topic is None and path is None:
         raise UsageError(
             f"--rejects-topic: {output.rejects_topic!r} is not allowed with --output - on a stream: give an "

@@ -3,76 +3,104 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from contextlib import nullcontext
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.apps.pipeline import listen, read_events, validate_events
-from uniques.core.counts import count_unique_users, make_records, observe_counts
+from uniques.apps.plain_stream import run_plain_stream
+from uniques.apps.publisher import Publisher, Writer
+from uniques.core.counts import count_unique_users, make_changes, set_watermark
 from uniques.core.events import accept_events, observe_events, reject_events
-from uniques.errors import UsageError
-from uniques.kafka.exactly_once import TransactionalWriter
-from uniques.kafka.records import add_topic, make_reject_records
-from uniques.kafka.topics import write_topic
-from uniques.local_io import print_values
-from uniques.runtime.idle import IdleCloser
+from uniques.errors import JobError, UsageError
+from uniques.jvm import gateway_of
+from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter
+from uniques.kafka.partitions import TopicEnds
+from uniques.kafka.records import make_reject_records
+from uniques.local_io import PrintWriter
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_until_stopped
-from uniques.state.accounting import Accounting, resume_accounting
-from uniques.state.checkpoint import check_mark, query_location
-from uniques.state.manifest import check_parameters
+from uniques.state.checkpoint import query_location
+from uniques.state.manifest import PLAN, PLAN_VERSION, check_parameters, check_plan
 from uniques.state.punctuation import read_punctuation, write_punctuation
 from uniques.state.sidecar import keep_line
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.streaming.query import StreamingQuery
-    from pyspark.sql.streaming.readwriter import DataStreamWriter
 
     from uniques.apps.count_settings import CountSettings
     from uniques.kafka.admin import TopicDescription
     from uniques.runtime.signals import StopSignal
+    from uniques.state.accounting import Accounting
 
 log = logging.getLogger("uniques")
-
-# How often an available-now run tries to close the last windows while new events keep arriving.
-CLOSING_ROUNDS = 5
 
 
 def run_stream(
     spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
 ) -> Accounting:
     """Counts the input topic, `source`, as a stream; returns where the events of this run went."""
-    location, counting, running = settings.running.checkpoint_location, settings.counting, settings.running
     check_checkpoint(spark, settings, source.topic_id if source else None)
+    if source:
+        log.info("%s", describe_clock(source))
+    if gateway_of(spark) is None:
+        return run_plain_stream(spark, settings, stop)
+    ends = TopicEnds(spark, settings.cluster, settings.source.topic, "--input-topic")
+    with closing(ends), closing(open_writer(spark, settings)) as output:
+        milliseconds, began = settings.running.trigger_milliseconds, time.time()
+        drain_to = ends.read() if milliseconds is None else None
+        publisher = Publisher(spark, settings, output, ends, drain_to)
+        if not publisher.gate.is_closed:
+            run_query(spark, settings, publisher, stop)
+        is_drained = drain_to is not None and not stop.requested and settings.running.idle_seconds is not None
+        publisher.finish(began if is_drained else None)
+    return publisher.accounting
 
+
+def describe_clock(source: TopicDescription) -> str:
+    """One line about whose clock the arrival times of a topic are of, which --max-future and --max-age compare with."""
+    clocks = {
+        "LogAppendTime": "the broker's clock (message.timestamp.type=LogAppendTime)",
+        "CreateTime": "the producers' clocks (message.timestamp.type=CreateTime): where one is ahead, its events pass "
+        "--max-future, count in the windows they name, and close no others",
+    }
+    return f"arrival times are of {clocks.get(source.timestamp_type or '', 'a clock that Kafka does not tell')}"
+
+
+def run_query(spark: SparkSession, settings: CountSettings, publisher: Publisher, stop: StopSignal) -> None:
+    """Runs the query until a stop is requested, or the publisher has all it waits for."""
+    listener = ProgressListener(publisher)
+    writer = count_changes(spark, settings).writeStream.foreachBatch(publisher.take_batch).outputMode("update")
+    # Spark's own available-now reads no punctuation that is written meanwhile, and would keep all windows.
+    writer = writer.trigger(processingTime=f"{settings.running.trigger_milliseconds or 0} milliseconds")
+    writer = writer.queryName(QUERY_NAME)
+    writer = writer.option("checkpointLocation", query_location(settings.running.checkpoint_location))
+    with listen(spark, settings, listener):
+        try:
+            run_until_stopped(listener.start(writer), stop, publisher.poll, publisher.gate)
+        except JobError:
+            publisher.raise_failure()  # says more than Spark's own error
+            raise
+
+
+def count_changes(spark: SparkSession, settings: CountSettings) -> DataFrame:
+    """The windows that each batch changes, as `counts.make_changes` gives them, with the rejected events beside them.
+
+    Rows of rejected events have the columns of `records.make_reject_records`, and null in all others.
+    """
+    counting, output = settings.counting, settings.output
     validated = validate_events(read_events(spark, settings), settings.events)
-    observed = observe_events(validated, counting.window_seconds)
-    events = accept_events(observed).unionByName(read_punctuation(spark, location))
-    counts = count_unique_users(events, counting.window_seconds, counting.watermark_seconds, counting.counter)
-    final = settings.output.mode == "append"
-    records = make_records(observe_counts(counts), counting.counter, final=final, revision=0)
-
-    transactions = open_transactions(spark, settings) if settings.output.exactly_once else None
-    writer = make_writer(records, validated, settings, transactions)
-    writer = writer.outputMode(settings.output.mode).option("checkpointLocation", query_location(location))
-    listener = ProgressListener(resume_accounting(spark, query_location(location)))
-    closer = IdleCloser(spark, location, running.idle_seconds, counting.watermark_seconds, listener)
-
-    def watch(query: StreamingQuery) -> None:
-        closer.close_when_idle(query)
-        if transactions:
-            transactions.keep_alive()
-
-    with listen(spark, settings, listener), transactions or nullcontext():
-        if running.trigger_milliseconds is None:
-            drain(writer.trigger(availableNow=True), closer, running.idle_seconds is not None, stop)
-        else:
-            trigger = f"{running.trigger_milliseconds} milliseconds"
-            run_until_stopped(listener.start(writer.trigger(processingTime=trigger)), stop, watch)
-    return listener.accounting
+    events = accept_events(observe_events(validated, with_positions=True))
+    punctuation = read_punctuation(spark, settings.running.checkpoint_location)
+    counts = count_unique_users(set_watermark(events, punctuation), counting.window_seconds, counting.counter)
+    changes = make_changes(counts)
+    if output.rejects_topic:
+        rejects = make_reject_records(reject_events(validated), output.rejects_topic)
+        changes = changes.unionByName(rejects, allowMissingColumns=True)
+    return changes
 
 
 def check_checkpoint(spark: SparkSession, settings: CountSettings, topic_id: str | None) -> None:
@@ -81,10 +109,11 @@ def check_checkpoint(spark: SparkSession, settings: CountSettings, topic_id: str
     `topic_id` is that of the input topic, None where it is not known.
     """
     location, topic = settings.running.checkpoint_location, settings.source.topic
+    check_plan(spark, location, settings.counting.window_seconds)
     check_parameters(
         spark,
         location,
-        list_fixed_parameters(settings),
+        {PLAN: PLAN_VERSION, **list_fixed_parameters(settings)},
         IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
@@ -96,41 +125,13 @@ def check_checkpoint(spark: SparkSession, settings: CountSettings, topic_id: str
         )
 
 
-def make_writer(
-    records: DataFrame, validated: DataFrame, settings: CountSettings, transactions: TransactionalWriter | None
-) -> DataStreamWriter:
-    """A writer, not yet started, of the results to where the settings say, with the rejected events beside them."""
+def open_writer(spark: SparkSession, settings: CountSettings) -> Writer:
+    """The writer of a checkpoint's records, to where the settings say."""
     output = settings.output
     if output.topic is None:
-        return records.writeStream.foreachBatch(print_values).queryName(QUERY_NAME)
-    addressed = add_topic(records, output.topic)
-    if output.rejects_topic:
-        addressed = addressed.union(make_reject_records(reject_events(validated), output.rejects_topic))
-    if transactions:
-        return addressed.writeStream.foreachBatch(transactions.write_batch).queryName(QUERY_NAME)
-    return write_topic(addressed, settings.cluster).queryName(QUERY_NAME)
-
-
-def open_transactions(spark: SparkSession, settings: CountSettings) -> TransactionalWriter:
-    """The transactional writer of a checkpoint, under the name that is kept beside it."""
-    location, output = settings.running.checkpoint_location, settings.output
-    new_name = f"unique_users-{uuid.uuid4().hex}"
-    name = keep_line(spark, location, "transactional-id", new_name)
-
-    def check(mark: int | None) -> None:
-        if name != new_name:
-            check_mark(spark, location, mark)
-
-    return TransactionalWriter(spark, settings.cluster, output.topic or "", name, check, bool(output.rejects_topic))
-
-
-def drain(writer: DataStreamWriter, closer: IdleCloser, close: bool, stop: StopSignal) -> None:
-    """Runs until everything that is there is read, and with `close` until all its windows are closed."""
-    for round_ in range(CLOSING_ROUNDS):
-        if round_:
-            closer.close_windows()
-        run_until_stopped(closer.listener.start(writer), stop)
-        closer.listener.wait_until_ended()
-        if stop.requested or not close or not closer.accounting.open:
-            return
-    log.info("windows are left open, because new events kept arriving")
+        return PrintWriter()
+    if output.exactly_once is False:
+        return AtLeastOnceWriter(spark, settings.cluster, output.topic)
+    location = settings.running.checkpoint_location
+    name = keep_line(spark, location, "transactional-id", f"unique_users-{uuid.uuid4().hex}")
+    return TransactionalWriter(spark, settings.cluster, output.topic, name)

@@ -61,46 +61,60 @@ class Counter:
 DEFAULT_COUNTER = Counter()
 
 
-def count_unique_users(
-    events: DataFrame, window_seconds: int = 60, watermark_seconds: int = 5, counter: Counter = DEFAULT_COUNTER
-) -> DataFrame:
+def set_watermark(events: DataFrame, punctuation: DataFrame) -> DataFrame:
+    """Unites events with punctuation, which alone moves the watermark: the largest time in it.
+
+    Both have `event_time` TIMESTAMP and `uid` STRING, null in punctuation. On a stream Spark drops events of windows
+    that end at the watermark or before, and forgets these windows. Events don't move the watermark, however far ahead
+    they are: in a union it is that of the first frame.
+    """
+    return punctuation.withWatermark("event_time", to_interval(0)).unionByName(events)
+
+
+def count_unique_users(events: DataFrame, window_seconds: int = 60, counter: Counter = DEFAULT_COUNTER) -> DataFrame:
     """Counts users per tumbling window of event time.
 
-    Takes `event_time` TIMESTAMP and `uid` STRING. Returns a row a window `[window_start, window_end)`: both
-    TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, as exact as `counter` is; `events` BIGINT, exact; and with
-    `counter.with_sketch` `sketch` BINARY. Rows with a null `uid` are punctuation: they move the watermark and are not
-    counted. On a stream a window is open until the watermark, `watermark_seconds` behind the largest event time seen,
-    passes its end; events that come later are dropped. A static frame has no watermark. Raises ValueError for a
-    duration that is none.
+    Takes `event_time` TIMESTAMP and `uid` STRING; on a stream with a watermark, by which Spark forgets windows. Returns
+    a row a window `[window_start, window_end)`: both TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, as exact
+    as `counter` is; `events` BIGINT, exact; `last_event` TIMESTAMP, the latest event time; and with
+    `counter.with_sketch` `sketch` BINARY. Rows with a null `uid` are punctuation, and are not counted. Raises
+    ValueError for a duration that is none.
     """
     return (
-        events.withWatermark("event_time", to_interval(watermark_seconds))
         # Spark would push a plain `uid IS NOT NULL` below the watermark, and punctuation would never reach it.
-        .where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
+        events.where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
         .groupBy(F.window("event_time", to_interval(window_seconds, minimum=1)))
-        .agg(*counter.aggregates(), F.count(F.lit(1)).alias("events"))
+        .agg(*counter.aggregates(), F.count(F.lit(1)).alias("events"), F.max("event_time").alias("last_event"))
         .select(
             F.col("window.start").alias("window_start"),
             F.col("window.end").alias("window_end"),
             counter.unique_users(),
             "events",
+            "last_event",
             *(["sketch"] if counter.with_sketch else []),
         )
     )
 
 
-def observe_counts(counts: DataFrame) -> DataFrame:
-    """Attaches the observation `results` to rows of `count_unique_users`, which stay as they are.
+def make_changes(counts: DataFrame) -> DataFrame:
+    """Rows of `count_unique_users` as the driver takes them: numbers and text, which need no time zone.
 
-    `rows` BIGINT, how many; `last_window_end` BIGINT, unix seconds, and `last_window_users` BIGINT: the latest window
-    among them; null for none.
+    `start` BIGINT and `newest` DOUBLE in unix seconds, `unique_users` BIGINT, `events` BIGINT, `sketch` STRING, base64
+    or null.
     """
-    return counts.observe(
-        "results",
-        F.count(F.lit(1)).alias("rows"),
-        F.max(F.unix_seconds("window_end")).alias("last_window_end"),
-        F.max_by("unique_users", "window_end").alias("last_window_users"),
+    sketch = F.base64("sketch") if "sketch" in counts.columns else F.lit(None).cast("string")
+    return counts.select(
+        F.unix_seconds("window_start").alias("start"),
+        "unique_users",
+        "events",
+        (F.unix_micros("last_event") / 1e6).alias("newest"),
+        sketch.alias("sketch"),
     )
+
+
+def observe_counts(counts: DataFrame) -> DataFrame:
+    """Attaches the observation `results` to rows of `count_unique_users`: `rows` BIGINT, how many."""
+    return counts.observe("results", F.count(F.lit(1)).alias("rows"))
 
 
 def hll_error(rsd: float) -> float:

@@ -56,6 +56,12 @@ SCALAR = (
 # The accounting is exact for so many distinct windows in a batch: 7 days of minutes.
 MAX_WINDOWS_A_BATCH = 10_000
 
+# Positions of partitions: times are told apart by so many seconds. Where a batch has more of them than there are bins,
+# neighbours in a partition are merged; partitions are not, because they are further apart than any two times.
+POSITION_SECONDS = 10
+POSITION_SPAN = float(2**36)
+POSITION_BINS = 2_048
+
 
 def parse_events(
     records: DataFrame,
@@ -165,7 +171,10 @@ def limit_events(parsed: DataFrame, start_time: int | None, end_time: int | None
 
 
 def observe_events(
-    parsed: DataFrame, window_seconds: int | None, observation: str | Observation = "events"
+    parsed: DataFrame,
+    window_seconds: int | None = None,
+    observation: str | Observation = "events",
+    with_positions: bool = False,
 ) -> DataFrame:
     """Attaches the observation that `accounting` reads; rows and columns of `parse_events` stay as they are.
 
@@ -173,8 +182,9 @@ def observe_events(
     `windows` STRING, JSON `[{"x":…,"y":…}]` (before Spark 4.1 Python gets no arrays from an observation): how many rows
     (y) were rejected for the reason with index x, and how many accepted ones belong to the window that ends at second
     x. These histograms are exact as long as no more distinct x occur than they have bins (Spark's NumericHistogram
-    merges bins only then). Without `window_seconds` `windows` is null: where nothing can be late it is not needed, and
-    in history with few events a window it is slow.
+    merges bins only then). Without `window_seconds` `windows` is null: it is not needed everywhere, and in history with
+    few events a window it is slow. `positions` STRING is the same for how many accepted events a Kafka partition had at
+    which time; `read_position` reads an x. Null without `with_positions`.
 
     The observation also keeps Spark from pushing the filters that follow below the parse, where they would have every
     record parsed twice.
@@ -187,6 +197,11 @@ def observe_events(
         end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
         # DOUBLE: for integers Spark cuts off the fractions that merging leaves, and is then off by one.
         windows = F.to_json(F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH)))
+    positions = F.lit(None).cast("string")
+    if with_positions:
+        time = F.floor(F.unix_seconds("event_time") / POSITION_SECONDS)
+        position = F.when(F.col("event_time").isNotNull(), F.col("partition").cast("double") * POSITION_SPAN + time)
+        positions = F.to_json(F.histogram_numeric(position, F.lit(POSITION_BINS)))
     arrival = F.unix_millis("timestamp") if "timestamp" in parsed.columns else F.lit(None).cast("bigint")
     return parsed.observe(
         observation,
@@ -194,7 +209,14 @@ def observe_events(
         F.count(F.lit(1)).alias("read"),
         F.to_json(F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS)))).alias("rejected"),
         windows.alias("windows"),
+        positions.alias("positions"),
     )
+
+
+def read_position(x: float) -> tuple[int, float]:
+    """The partition and the time, unix seconds, of an x of `positions` in `observe_events`."""
+    partition, time = divmod(x, POSITION_SPAN)
+    return int(partition), time * POSITION_SECONDS
 
 
 def accept_events(parsed: DataFrame) -> DataFrame:

@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pyspark.sql.streaming.listener import (
     QueryIdleEvent,
@@ -19,7 +19,7 @@ from pyspark.sql.streaming.listener import (
 )
 
 from uniques.kafka.offsets import count_advance, count_lag, count_records
-from uniques.times import parse_progress_time
+from uniques.times import describe_time, parse_progress_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,20 +33,41 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 
-MAX_WAIT_SECONDS = 5.0
+@dataclass(frozen=True)
+class Published:
+    """What a batch published: `records` written, progress `reached` in unix seconds (0 before there is any), and
+    `open_windows`, which have events that no record has yet.
+    """
+
+    records: int
+    reached: float = 0.0
+    open_windows: int = 0
+
+
+class Follower(Protocol):
+    """Who takes the batches that Spark has finished."""
+
+    @property
+    def accounting(self) -> Accounting:
+        """Where their events went."""
+
+    def add_batch(self, progress: StreamingQueryProgress) -> Published:
+        """Adds a batch; returns what was published with it."""
 
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """One micro-batch in the job's terms; counts are rows, `watermark` is ISO 8601 UTC or `-` before the first one.
+    """One micro-batch in the job's terms; counts are rows, times are unix seconds, 0 before there is one.
 
-    `lag` and `advance` are offsets of the input topic: behind the batch, and of the batch itself (0 when not known).
+    `progress` is how far event time is read, `watermark` what Spark forgets windows by. `lag` and `advance` are offsets
+    of the input topic: behind the batch, and of the batch itself (0 when not known).
     """
 
     batch: int
     events: int
     seconds: float
-    watermark: str
+    progress: float
+    watermark: float
     lag: int
     advance: int
     open_windows: int
@@ -57,26 +78,29 @@ class BatchProgress:
         rate = self.events / self.seconds if self.seconds else 0.0
         return (
             f"batch={self.batch} events={self.events} events/s={rate:.0f} seconds={self.seconds:.1f} "
-            f"watermark={self.watermark} lag={self.lag} open_windows={self.open_windows} "
-            f"rows_written={self.rows_written}"
+            f"progress={describe_reached(self.progress)} watermark={describe_reached(self.watermark)} lag={self.lag} "
+            f"open_windows={self.open_windows} rows_written={self.rows_written}"
         )
 
 
-def describe_batch(progress: StreamingQueryProgress) -> BatchProgress:
-    """Reads the progress of a query with the observation of `events.observe_events`, and one `results` of `rows`."""
+def describe_reached(seconds: float) -> str:
+    """A time as ISO 8601 in UTC, `-` where there is none yet."""
+    return describe_time(int(seconds)) if seconds else "-"
+
+
+def describe_batch(progress: StreamingQueryProgress, published: Published = Published(0)) -> BatchProgress:
+    """Reads the progress of a query with the observation of `events.observe_events`."""
     observed = progress.observedMetrics.get("events")
-    results = progress.observedMetrics.get("results")
-    watermark = progress.eventTime.get("watermark", "")
     return BatchProgress(
         batch=progress.batchId,
         events=observed["read"] if observed else 0,
         seconds=progress.durationMs.get("triggerExecution", 0) / 1000,
-        watermark=watermark if parse_progress_time(watermark) else "-",
+        progress=published.reached,
+        watermark=parse_progress_time(progress.eventTime.get("watermark")),
         lag=max(count_lag(source) for source in progress.sources),  # --rejects-topic reads the topic twice
         advance=max(count_advance(source) for source in progress.sources),
-        open_windows=sum(operator.numRowsTotal for operator in progress.stateOperators),
-        # Spark 3.5 observes nothing in a batch that only closes windows; the sink counts them, but for foreachBatch.
-        rows_written=results["rows"] if results else max(0, progress.sink.numOutputRows),
+        open_windows=published.open_windows,
+        rows_written=published.records,
     )
 
 
@@ -109,17 +133,6 @@ def describe_totals(totals: dict[str, int]) -> str:
     return " ".join(f"{name}={number}" for name, number in totals.items())
 
 
-def date_last_event(progress: StreamingQueryProgress) -> float:
-    """When the last event of a batch arrived, in unix seconds: as Kafka says, if that is plausible.
-
-    Its events were there when the batch started, and under a live stream none waits long for that. History keeps the
-    times it was written at, and a producer's clock may be wrong: then the start itself is taken.
-    """
-    started = parse_progress_time(progress.timestamp)
-    arrived = (progress.observedMetrics["events"]["last_arrival"] or 0) / 1000
-    return arrived if started - MAX_WAIT_SECONDS <= arrived <= started else started
-
-
 class LagListener(StreamingQueryListener):
     """Logs after every batch how far behind its topic a query is."""
 
@@ -150,20 +163,25 @@ class ProgressListener(StreamingQueryListener):
     the batch; `wait_until_ended` waits for its last call.
     """
 
-    def __init__(self, accounting: Accounting, bounded: bool = False) -> None:
-        """`accounting` is that of the runs that start from now on; `last_event` is unix seconds.
+    def __init__(self, follower: Follower, bounded: bool = False) -> None:
+        """`follower` gets the batches of the runs that start from now on; `last_batch` is the latest of them.
 
         With `bounded` the input has an end, and a line says how many seconds are left until it is read.
         """
-        self.accounting = accounting
+        self._follower = follower
+        self.last_batch: BatchProgress | None = None
         self._bounded = bounded
         self._began = time.monotonic()
         self._advanced = 0
-        self.last_event = time.time()
         self._runs: set[str] = set()
         self._awaited: set[str] = set()
         self._ended: set[str] = set()
         self._ending = threading.Condition()
+
+    @property
+    def accounting(self) -> Accounting:
+        """Where the events went."""
+        return self._follower.accounting
 
     def start(self, writer: DataStreamWriter) -> StreamingQuery:
         """Starts a query whose end `wait_until_ended` waits for."""
@@ -174,7 +192,6 @@ class ProgressListener(StreamingQueryListener):
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
         """Says that the query runs; Spark calls this before the query's start returns, Spark Connect at some time."""
         self._runs.add(str(event.runId))
-        self.last_event = time.time()
         log.info("started query %s, run %s", event.name, event.runId)
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
@@ -182,14 +199,7 @@ class ProgressListener(StreamingQueryListener):
         progress = event.progress
         if str(progress.runId) not in self._runs:
             return
-        batch = describe_batch(progress)
-        self.accounting.add_batch(
-            progress.observedMetrics.get("events"),
-            parse_progress_time(progress.eventTime.get("watermark")),
-            span_offsets(progress),
-        )
-        if batch.events:
-            self.last_event = date_last_event(progress)
+        batch = self.last_batch = describe_batch(progress, self._follower.add_batch(progress))
         if batch.events or batch.rows_written:
             # Offsets, as the lag is: markers of transactions have them too. The first batch has only its events.
             self._advanced += batch.advance or batch.events

@@ -26,7 +26,6 @@ from uniques.core.events import REJECT_REASONS
 from uniques.core.rollups import MINUTE_REJECT_REASONS
 from uniques.errors import JobError
 from uniques.runtime.listener import BatchProgress, ProgressListener, describe_batch
-from uniques.times import parse_progress_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,7 +39,8 @@ GAUGES = {
     "lag_records": "Offsets in the input topic behind those that the last batch read; 0 when all is read.",
     "state_rows": "Rows in Spark's state store.",
     "state_memory_bytes": "Memory of Spark's state store.",
-    "watermark_timestamp_seconds": "Event time up to which windows are closed.",
+    "progress_timestamp_seconds": "Event time up to which the topic is read; windows are published by it.",
+    "watermark_timestamp_seconds": "Event time up to which windows can't be corrected any more.",
     "last_window_users": "Unique users in the latest window that was written.",
     "last_window_end_timestamp_seconds": "End of that window.",
 }
@@ -74,6 +74,10 @@ class QueryMetrics(StreamingQueryListener, Collector):
         """Takes over what a batch says."""
         raise NotImplementedError
 
+    def read_batch(self, progress: StreamingQueryProgress) -> BatchProgress:
+        """The batch in the job's terms."""
+        return describe_batch(progress)
+
     def collect(self) -> Iterator[Metric]:
         """What Prometheus gets: the state after the last batch."""
         yield from self._families
@@ -86,7 +90,7 @@ class QueryMetrics(StreamingQueryListener, Collector):
         """Takes over a batch; other queries of the session are none of its business."""
         if event.progress.name != self.prefix:
             return
-        batch = describe_batch(event.progress)
+        batch = self.read_batch(event.progress)
         self._batch_seconds.observe(batch.seconds)
         self.take_batch(event.progress, batch)
         self._update()
@@ -114,25 +118,24 @@ class MetricsListener(QueryMetrics):
     def __init__(self, listener: ProgressListener, registry: CollectorRegistry) -> None:
         """See `QueryMetrics`."""
         self._listener = listener
-        self._rows_written = 0
         self._gauges: dict[str, float] = {}
         super().__init__("unique_users", registry)
 
+    def read_batch(self, progress: StreamingQueryProgress) -> BatchProgress:
+        """The batch as the ProgressListener, which Spark calls first, has described it."""
+        return self._listener.last_batch or describe_batch(progress)
+
     def take_batch(self, progress: StreamingQueryProgress, batch: BatchProgress) -> None:
         """Takes over what the accounting does not hold."""
-        self._rows_written += batch.rows_written
         self._gauges["input_events_per_second"] = read_input_rate(progress)
         self._gauges["processed_events_per_second"] = batch.events / batch.seconds if batch.seconds else 0.0
         self._gauges["lag_records"] = batch.lag
         self._gauges["state_rows"] = sum(operator.numRowsTotal for operator in progress.stateOperators)
         self._gauges["state_memory_bytes"] = sum(operator.memoryUsedBytes for operator in progress.stateOperators)
-        watermark = parse_progress_time(progress.eventTime.get("watermark"))
-        if watermark:
-            self._gauges["watermark_timestamp_seconds"] = watermark
-        written = progress.observedMetrics.get("results")
-        if written is not None and written["last_window_end"] is not None:
-            self._gauges["last_window_users"] = written["last_window_users"]
-            self._gauges["last_window_end_timestamp_seconds"] = written["last_window_end"]
+        if batch.progress:
+            self._gauges["progress_timestamp_seconds"] = batch.progress
+        if batch.watermark:
+            self._gauges["watermark_timestamp_seconds"] = batch.watermark
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """Nothing arrives, which is progress too: the query lives."""
@@ -141,24 +144,34 @@ class MetricsListener(QueryMetrics):
 
     def make_families(self) -> list[Metric]:
         """The accounting, and the gauges that are known."""
-        prefix, summary = self.prefix, self._listener.accounting.summary()
+        accounting, gauges = self._listener.accounting, dict(self._gauges)
+        prefix, summary = self.prefix, accounting.summary()
+        if accounting.last_window:
+            gauges["last_window_end_timestamp_seconds"], gauges["last_window_users"] = accounting.last_window
+        late = summary["late"]
         rejected = CounterMetricFamily(f"{prefix}_events_rejected", "Records that are no events.", labels=["reason"])
         for reason in REJECT_REASONS:
             rejected.add_metric([reason], summary["rejected_by_reason"].get(reason, 0))
         return [
             CounterMetricFamily(f"{prefix}_events_read", "Records that were read.", summary["read"]),
-            CounterMetricFamily(f"{prefix}_events_counted", "Events in windows that are closed.", summary["counted"]),
+            CounterMetricFamily(f"{prefix}_events_counted", "Events in records that were written.", summary["counted"]),
             rejected,
-            CounterMetricFamily(f"{prefix}_events_late", "Events whose window was closed.", summary["late"]),
-            GaugeMetricFamily(
-                f"{prefix}_events_in_open_windows", "Events in windows that are open.", summary["in_open_windows"]
+            CounterMetricFamily(
+                f"{prefix}_events_late", "Events that came when their window could not be corrected any more.", late
             ),
-            GaugeMetricFamily(f"{prefix}_open_windows", "Windows that are open.", summary["open_windows"]),
-            CounterMetricFamily(f"{prefix}_rows_written", "Records that were written.", self._rows_written),
+            GaugeMetricFamily(
+                f"{prefix}_events_in_open_windows", "Events that no record has yet.", summary["in_open_windows"]
+            ),
+            GaugeMetricFamily(f"{prefix}_open_windows", "Windows with such events.", summary["open_windows"]),
+            CounterMetricFamily(f"{prefix}_corrections", "Corrections that were written.", summary["corrections"]),
+            CounterMetricFamily(
+                f"{prefix}_events_corrected", "Events that came by a correction.", summary["corrected_events"]
+            ),
+            CounterMetricFamily(f"{prefix}_rows_written", "Records that were written.", accounting.records),
             *(
-                GaugeMetricFamily(f"{prefix}_{name}", text, self._gauges[name])
+                GaugeMetricFamily(f"{prefix}_{name}", text, gauges[name])
                 for name, text in GAUGES.items()
-                if name in self._gauges
+                if name in gauges
             ),
         ]
 

@@ -14,6 +14,7 @@ from pyspark.errors import PySparkException, StreamingQueryException
 
 from uniques.errors import EXIT_FAILED, JobError
 from uniques.runtime.failures import JVM_ENDED, explain_failure
+from uniques.runtime.gate import BatchGate
 from uniques.runtime.logs import ConsoleHandler
 from uniques.runtime.session import create_session, is_on_databricks
 from uniques.runtime.signals import StopSignal
@@ -65,22 +66,30 @@ def run_job(
 
 
 def run_until_stopped(
-    query: StreamingQuery, stop: StopSignal, on_poll: Callable[[StreamingQuery], None] = lambda _query: None
+    query: StreamingQuery,
+    stop: StopSignal,
+    on_poll: Callable[[], None] = lambda: None,
+    gate: BatchGate | None = None,
 ) -> None:
     """Waits until the query ends by itself or a stop is requested; lets a running batch finish first, for a while.
 
     Calls `on_poll` every POLL_SECONDS meanwhile; when that fails, the query is stopped. A batch that is not done after
-    BATCH_GRACE_SECONDS is abandoned: the next start does it again from the checkpoint. Raises JobError with the cause
-    in one line when the query failed.
+    BATCH_GRACE_SECONDS is abandoned: the next start does it again from the checkpoint. A `gate` that is closed stops
+    the query too; it is closed here when a stop is requested. Raises JobError with the cause in one line when the query
+    failed.
     """
+    gate = gate or BatchGate()
+    gate.query = query
     try:
         while not query.awaitTermination(POLL_SECONDS):  # type: ignore[arg-type]
             if stop.requested:
                 log.info("stopping: waiting for the running batch")
-                wait_for_batch(query)
+                gate.close()
+            if gate.is_closed:
+                wait_for_batch(query, gate)
                 stop_query(query)
                 return
-            on_poll(query)
+            on_poll()
     except StreamingQueryException as error:
         failure = explain_failure(str(error))
         # Ctrl-C reaches every process of the terminal, also those that Hadoop starts to set a file's mode.
@@ -107,11 +116,13 @@ def stop_query(query: StreamingQuery) -> None:
         log.info("the running batch is abandoned: the next start does it again")
 
 
-def wait_for_batch(query: StreamingQuery) -> None:
+def wait_for_batch(query: StreamingQuery, gate: BatchGate) -> None:
     """Returns once the batch that runs now is done, or after BATCH_GRACE_SECONDS."""
     before = query.lastProgress
     deadline = time.monotonic() + BATCH_GRACE_SECONDS
     while query.isActive and query.status["isTriggerActive"] and time.monotonic() < deadline:
+        if gate.is_holding:
+            return
         now = query.lastProgress
         # With a backlog one batch follows the other, and the trigger is active all the time.
         if now is not None and (before is None or now["batchId"] != before["batchId"]):

@@ -18,19 +18,21 @@ def is_on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
-def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
-    """A session with what the results depend on: UTC, and the number of state partitions.
-
-    `settings` are added everywhere but on Databricks, which brings its own settings for Delta.
-    """
-    builder = (
-        SparkSession.builder.appName(app_name)
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.shuffle.partitions", state_partitions)
+def list_settings(state_partitions: int) -> dict[str, str]:
+    """What a job sets in its session, name -> value: what the results depend on, and how its queries run."""
+    return {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(state_partitions),
+        # A watermark that moved needs no batch of its own: the next one forgets the windows.
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # By default Spark waits for ever.
-        .config("spark.sql.streaming.stopTimeout", f"{STOP_SECONDS}s")
-    )
-    if not is_on_databricks():
-        for name, value in settings.items():
-            builder = builder.config(name, value)
+        "spark.sql.streaming.stopTimeout": f"{STOP_SECONDS}s",
+    }
+
+
+def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
+    """A session with `list_settings`, and `settings` too, but for Databricks, which brings its own for Delta."""
+    builder = SparkSession.builder.appName(app_name)
+    for name, value in {**list_settings(state_partitions), **({} if is_on_databricks() else settings)}.items():
+        builder = builder.config(name, value)
     return builder.getOrCreate()

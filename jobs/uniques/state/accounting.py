@@ -2,7 +2,8 @@
 
     carried + read == counted + rejected + late + in open windows
 
-holds after every batch of a run; `carried` are the events in windows that were open when the run began.
+holds after every batch of a run. `carried` are the events that an earlier run had read and not written yet; `counted`
+are in records, `in open windows` wait for one: that of an open window, or a correction.
 """
 
 from __future__ import annotations
@@ -12,12 +13,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
-
 from uniques.core.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
-from uniques.state.checkpoint import last_batch
-from uniques.state.sidecar import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,73 +27,93 @@ log = logging.getLogger("uniques")
 Observed: TypeAlias = "Row | Mapping[str, Any]"
 
 
+def read_bins(bins: str | None) -> list[tuple[float, int]]:
+    """What `histogram_numeric` counted, JSON, as (x, number)."""
+    return [(bin_["x"], round(bin_["y"])) for bin_ in json.loads(bins or "[]")]
+
+
 def read_histogram(bins: str | None) -> tuple[Counter[int], bool]:
     """What `histogram_numeric` counted, JSON, as x -> number; and whether it is exact (no different x share a bin)."""
     counts: Counter[int] = Counter()
     exact = True
-    for bin_ in json.loads(bins or "[]"):
-        counts[round(bin_["x"])] += round(bin_["y"])
+    for x, number in read_bins(bins):
+        counts[round(x)] += number
         # Merging equal x leaves fractions of about 1e-8.
-        exact = exact and abs(bin_["x"] - round(bin_["x"])) < 1e-3
+        exact = exact and abs(x - round(x)) < 1e-3
     return counts, exact
 
 
 class Accounting:
-    """Where the events of one run went, in events; windows are known by their end, in unix seconds."""
+    """Where the events of one run went, in events."""
 
-    def __init__(self, open_windows: Mapping[int, int] | None = None, late_until: float = 0.0) -> None:
-        """Starts with the windows left open by the run before and the watermark its last batch used."""
-        self.open: Counter[int] = Counter(open_windows or {})
-        self.carried = sum(self.open.values())
+    def __init__(self, carried: int = 0) -> None:
+        """Starts with the events that an earlier run left unwritten."""
+        self.carried = carried
         self.read = 0
         self.counted = 0
         self.late = 0
+        self.waiting = carried
+        self.open_windows = 0
+        self.records = 0
+        self.last_window: tuple[int, int] | None = None  # the latest one written: its end, unix seconds, and its users
+        self.corrections = 0
+        self.corrected_events = 0
         self.rejected: Counter[str] = Counter()
         self.exact = True
-        self._late_until = late_until
 
-    def add_batch(self, observed: Observed | None, watermark: float, records: int | None = None) -> None:
-        """Adds a micro-batch: its observation, and the watermark its progress shows, in unix seconds.
+    def add_read(self, observed: Observed, records: int | None = None) -> int:
+        """Adds what was read, and rejected, of a batch; returns how many events it accepted.
 
-        Spark drops the late events of a batch by the watermark of the batch before, and closes windows by its own.
         `records` is how many records the batch's offsets span at most, None where there are no offsets: when more
         were observed, Spark ran a task twice (it lost an executor) and observed its rows twice.
         """
-        if observed is not None:
-            if records is not None and observed["read"] > records:
-                self.exact = False
-                log.warning(
-                    "warning: %s records observed where the offsets span %s: Spark ran tasks twice, and the accounting "
-                    "counts their events twice (exact: false); the results are right",
-                    observed["read"],
-                    records,
-                )
-            self.read += observed["read"]
-            reasons, _ = read_histogram(observed["rejected"])
-            for index, number in reasons.items():
-                self.rejected[REJECT_REASONS[index]] += number
-            if observed["windows"] is None:  # windows are not observed where none can close too early
-                self.counted += observed["read"] - sum(reasons.values())
-            windows, exact = read_histogram(observed["windows"])
-            self.exact = self.exact and exact and len(windows) < MAX_WINDOWS_A_BATCH
-            for end, number in windows.items():
-                if end <= self._late_until:
-                    self.late += number
-                else:
-                    self.open[end] += number
-        self.close_windows(watermark)
-        self._late_until = watermark
+        if records is not None and observed["read"] > records:
+            self.exact = False
+            log.warning(
+                "warning: %s records observed where the offsets span %s: Spark ran tasks twice, and the accounting "
+                "counts their events twice (exact: false); the results are right",
+                observed["read"],
+                records,
+            )
+        self.read += observed["read"]
+        reasons, _ = read_histogram(observed["rejected"])
+        for index, number in reasons.items():
+            self.rejected[REJECT_REASONS[index]] += number
+        accepted: int = observed["read"] - sum(reasons.values())
+        return accepted
+
+    def add_counted(self, observed: Observed, records: int | None = None) -> None:
+        """Adds a batch whose accepted events are all counted, because nothing in it can be late."""
+        self.counted += self.add_read(observed, records)
+
+    def add_accepted(self, accepted: int, absorbed: int) -> None:
+        """Adds the accepted events of a batch, of which Spark took `absorbed` into windows; the others were late."""
+        late = accepted - absorbed
+        if late < 0:
+            # Spark observed fewer events than it counted: it did so in an attempt that it gave up.
+            self.exact = False
+            log.warning("warning: %s events observed, %s counted (exact: false)", accepted, absorbed)
+        self.late += late
+        self.waiting += absorbed
+
+    def add_sent(self, events: int, records: int = 0, corrections: int = 0, corrected_events: int = 0) -> None:
+        """Adds records that were written, and by how many events they raise what is in the output."""
+        self.records += records
+        self.counted += events
+        self.waiting -= events
+        self.corrections += corrections
+        self.corrected_events += corrected_events
+
+    def repeat(self, absorbed: int, sent: int) -> None:
+        """Takes back what an earlier run did with a batch, before this run adds the batch again."""
+        self.carried += sent - absorbed
+        self.waiting += sent - absorbed
 
     def check_counted(self, events: int) -> None:
         """Compares with the `events` of all results, which no task that ran twice can change."""
         if events != self.counted:
             self.exact = False
             log.warning("warning: %s events observed, %s in the results: Spark ran tasks twice", self.counted, events)
-
-    def close_windows(self, watermark: float) -> None:
-        """Counts the events of all windows that end at `watermark` or before."""
-        for end in [end for end in self.open if end <= watermark]:
-            self.counted += self.open.pop(end)
 
     def totals(self) -> dict[str, int]:
         """The terms of the equation."""
@@ -107,32 +123,52 @@ class Accounting:
             "counted": self.counted,
             "rejected": sum(self.rejected.values()),
             "late": self.late,
-            "in_open_windows": sum(self.open.values()),
+            "in_open_windows": self.waiting,
         }
 
     def summary(self) -> dict[str, Any]:
-        """The totals, the rejected ones by reason, and whether they are exact."""
+        """The totals, the rejected ones by reason, the corrections, and whether the totals are exact."""
         reasons = {reason: self.rejected[reason] for reason in REJECT_REASONS if self.rejected[reason]}
-        return {**self.totals(), "rejected_by_reason": reasons, "open_windows": len(self.open), "exact": self.exact}
+        return {
+            **self.totals(),
+            "rejected_by_reason": reasons,
+            "open_windows": self.open_windows,
+            "corrections": self.corrections,
+            "corrected_events": self.corrected_events,
+            "exact": self.exact,
+        }
 
 
-def resume_accounting(spark: SparkSession, query_location: str) -> Accounting:
-    """The accounting that goes on where a checkpoint stands: its open windows, read from Spark's own state.
+class WatermarkAccounting(Accounting):
+    """The accounting of a query whose windows Spark closes by its watermark, as under Spark Connect.
 
-    Empty for a checkpoint with no finished batch. Spark 3.5 can't read its state: there nothing is carried.
+    Windows are known by their end, in unix seconds, from the observation `windows`.
     """
-    location = query_location.rstrip("/")
-    last = last_batch(spark, f"{location}/commits")
-    if last < 0:
-        return Accounting()
-    lines = read_lines(spark, f"{location}/offsets/{last}") or []
-    metadata = json.loads(lines[1])
-    watermark = metadata["batchWatermarkMs"] / 1000
-    if spark.version.startswith("3."):
-        log.info("Spark %s can't read its state: windows that an earlier run left open are not carried", spark.version)
-        return Accounting(late_until=watermark)
-    # The state reader needs a coordinator that Spark starts when streams are first asked for.
-    _ = spark.streams.active
-    state = spark.read.format("statestore").option("batchId", last).load(location)
-    rows = state.select(F.unix_seconds("key.window.end").alias("end"), F.col("value.count").alias("events")).collect()
-    return Accounting({row["end"]: row["events"] for row in rows}, watermark)
+
+    def __init__(self) -> None:
+        """Starts with no open windows: Spark Connect reads no state."""
+        super().__init__()
+        self.open: Counter[int] = Counter()
+        self._late_until = 0.0
+
+    def add_batch(self, observed: Observed, watermark: float, records: int | None = None) -> None:
+        """Adds a micro-batch: its observation, and the watermark its progress shows, in unix seconds.
+
+        Spark drops the late events of a batch by the watermark of the batch before, and closes windows by its own.
+        """
+        self.add_read(observed, records)
+        windows, exact = read_histogram(observed["windows"])
+        self.exact = self.exact and exact and len(windows) < MAX_WINDOWS_A_BATCH
+        for end, number in windows.items():
+            if end <= self._late_until:
+                self.late += number
+            else:
+                self.open[end] += number
+        self.close_windows(watermark)
+
+    def close_windows(self, watermark: float) -> None:
+        """Counts the events of all windows that end at `watermark` or before."""
+        for end in [end for end in self.open if end <= watermark]:
+            self.counted += self.open.pop(end)
+        self.waiting, self.open_windows = sum(self.open.values()), len(self.open)
+        self._late_until = watermark

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
 from uniques.errors import JobError, UsageError
-from uniques.state.sidecar import beside, list_names, read_bytes
+from uniques.state.sidecar import beside, list_names, read_bytes, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,30 @@ def query_location(location: str) -> str:
 def last_batch(spark: SparkSession, log: str) -> int:
     """The last batch in one of the logs of a query's checkpoint, -1 for none; raises JobError as `list_names` does."""
     return max((int(name) for name in list_names(spark, log) if name.isdecimal()), default=-1)
+
+
+class Plan(NamedTuple):
+    """A batch as Spark planned it: `watermark` in unix seconds, and where it ends, partition -> next offset."""
+
+    watermark: float
+    offsets: dict[int, int]
+
+
+def read_plan(spark: SparkSession, location: str, batch: int) -> Plan:
+    """The plan of a batch of a query that reads one Kafka topic; raises JobError when it can't be read."""
+    path = f"{location}/offsets/{batch}"
+    try:
+        _version, metadata, *sources = (read_file(spark, path) or "").splitlines()
+        watermark = json.loads(metadata)["batchWatermarkMs"] / 1000
+        offsets: dict[int, int] = {}
+        for source in sources:
+            read = json.loads(source) if source.startswith("{") else {}
+            for partitions in read.values():
+                if isinstance(partitions, dict):  # the source of punctuation has a number there
+                    offsets.update({int(partition): offset for partition, offset in partitions.items()})
+    except (ValueError, KeyError) as error:
+        raise JobError(f"{path} is no plan of a batch: {error}") from error
+    return Plan(watermark, offsets)
 
 
 @contextmanager
@@ -106,25 +130,3 @@ def is_whole(spark: SparkSession, path: str) -> bool:
     except ValueError:
         return False
     return bool(lines) and version.startswith("v")
-
-
-def check_mark(spark: SparkSession, location: str, mark: int | None) -> None:
-    """Makes sure that `mark`, the number of batches Kafka says are written, can be about this checkpoint.
-
-    Raises UsageError, one line, when a batch may be lost or written twice.
-    """
-    planned = last_batch(spark, f"{query_location(location)}/offsets")
-    finished = last_batch(spark, f"{query_location(location)}/commits")
-    way_out = "start once without --exactly-once, which writes results again, or take another --checkpoint-location"
-    if mark is None and planned > finished:
-        # The group expired (offsets.retention.minutes), or was deleted with the output topic.
-        raise UsageError(
-            f"--checkpoint-location {location}: Kafka has forgotten whether its last batch, {planned}, was written: "
-            f"{way_out}"
-        )
-    # The last batch may be planned again, after its file was damaged: what is written of it stands.
-    if mark is not None and mark - 1 > planned + 1:
-        raise UsageError(
-            f"--checkpoint-location {location} is older than what was written: it ends with batch {planned}, and batch "
-            f"{mark - 1} is in the output: {way_out}"
-        )

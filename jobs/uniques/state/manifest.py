@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from uniques import __version__
 from uniques.errors import UsageError
+from uniques.state.checkpoint import last_batch, query_location, read_plan
 from uniques.state.sidecar import beside, read_lines, write_lines
-from uniques.times import parse_duration
+from uniques.times import describe_time, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MANIFEST = "parameters"
+# Which plan the query of a checkpoint has; its state fits no other.
+PLAN, PLAN_VERSION = "plan", "2"
 
 
 def read_parameters(spark: SparkSession, location: str) -> dict[str, str] | None:
@@ -27,6 +30,24 @@ def read_parameters(spark: SparkSession, location: str) -> dict[str, str] | None
     lines = read_lines(spark, beside(location, MANIFEST))
     parameters: dict[str, str] | None = json.loads(lines[0]) if lines else None
     return parameters
+
+
+def check_plan(spark: SparkSession, location: str, window_seconds: int) -> None:
+    """Raises UsageError, one line with the way out, when a release with another plan made the checkpoint of a stream.
+
+    Up to 0.1.0 Spark closed windows by its watermark, and wrote them. What it keeps of open ones has other columns.
+    """
+    made_with = read_parameters(spark, location)
+    if made_with is None or made_with.get(PLAN) == PLAN_VERSION:
+        return
+    query = query_location(location)
+    last = last_batch(spark, f"{query}/commits")
+    closed = int(read_plan(spark, query, last).watermark) // window_seconds * window_seconds if last >= 0 else 0
+    start = f" and --start-time {describe_time(closed)}: all windows before that are written" if closed else ""
+    raise UsageError(
+        f"--checkpoint-location {location} was made by version {made_with.get('version', '0.1.0')}, whose open windows "
+        f"can't go on in version {__version__}: give another --checkpoint-location{start}"
+    )
 
 
 def check_parameters(

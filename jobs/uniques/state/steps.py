@@ -1,0 +1,101 @@
+"""The step log: what the driver has decided to send, kept beside the checkpoint.
+
+A step is what was done with a batch, or between two batches: which windows changed, and which records go out. It is
+written before its records are sent, and never changed. So a start after a crash knows the last decision: it sends the
+records again unless Kafka says that it has them, and decides nothing twice. Two instances on one checkpoint can't both
+write the same step.
+
+A step holds the windows that it changed; every FULL_EVERY-th, and the first of a run, holds all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, astuple, dataclass, field
+from typing import TYPE_CHECKING
+
+from uniques.errors import JobError
+from uniques.state.publishing import Window
+from uniques.state.sidecar import beside, create_file, delete_file, list_names, read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyspark.sql import SparkSession
+
+FOLDER = "steps"
+FULL_EVERY = 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did.
+
+    `batch` is the last batch that was taken over; `absorbed` the events that this batch brought, and `sent_events` by
+    how many the events in the output grew since it began. `sent` are the starts of the windows whose records go out,
+    `transactions` how many steps with records there were, this one included. `reached` is progress, unix seconds.
+    """
+
+    number: int = -1
+    batch: int = -1
+    transactions: int = 0
+    reached: float = 0.0
+    absorbed: int = 0
+    sent_events: int = 0
+    sent: list[int] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
+    full: bool = False
+
+
+class StepLog:
+    """The steps of one checkpoint."""
+
+    def __init__(self, spark: SparkSession, location: str) -> None:
+        """Reads what there is: `last` step, and the `windows` as it left them."""
+        self._spark = spark
+        self._folder = beside(location, FOLDER)
+        self._numbers = sorted(int(name) for name in list_names(spark, self._folder) if name.isdecimal())
+        self.windows: dict[int, Window] = {}
+        self.last = self._read()
+        self._next_is_full = True
+
+    def add(self, step: Step, changed: Iterable[Window], windows: dict[int, Window]) -> None:
+        """Writes the next step, with the windows it changed, or with all; raises JobError when it is there already."""
+        full = self._next_is_full or step.number % FULL_EVERY == 0
+        header = json.dumps({**asdict(step), "full": full})
+        sent = set(step.sent)
+        rows = [describe_window(window, window.start in sent) for window in (windows.values() if full else changed)]
+        try:
+            create_file(self._spark, f"{self._folder}/{step.number}", "\n".join([header, *rows, "end"]) + "\n")
+        except FileExistsError:
+            raise JobError("another instance runs on the same --checkpoint-location: stop one of the two") from None
+        self._next_is_full = False
+        self.last = step
+        if step.number >= 2 * FULL_EVERY:
+            delete_file(self._spark, f"{self._folder}/{step.number - 2 * FULL_EVERY}")
+
+    def _read(self) -> Step:
+        found: list[tuple[Step, list[Window]]] = []
+        for number in reversed(self._numbers):
+            lines = (read_file(self._spark, f"{self._folder}/{number}") or "").splitlines()
+            if not lines or lines[-1] != "end":
+                # The machine went down while it was written, so nothing of it was sent.
+                delete_file(self._spark, f"{self._folder}/{number}")
+                continue
+            step = Step(**json.loads(lines[0]))
+            found.append((step, [Window(*json.loads(line)) for line in lines[1:-1]]))
+            if step.full:
+                break
+        for step, windows in reversed(found):
+            self.windows.update({window.start: window for window in windows})
+            for start in step.forgotten:
+                self.windows.pop(start, None)
+        return found[0][0] if found else Step()
+
+
+def describe_window(window: Window, is_sent: bool) -> str:
+    """A window as a line; its sketch only while a record with it is to be sent."""
+    values = list(astuple(window))
+    if not (is_sent or window.changed or not window.final):
+        values[3] = None
+    return json.dumps(values)
