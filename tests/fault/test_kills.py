@@ -8,12 +8,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import Job, Stream, compare_with_exact, describe_seconds, run_undisturbed, wait_until
+from faults import Job, Stream, compare_with_exact, describe_seconds, wait_until
 from result_watcher import ResultWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from kafka_broker import KafkaBroker
 
@@ -89,11 +88,9 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
     seed: int,
     report: Callable[..., None],
     pytestconfig: pytest.Config,
-    tmp_path: Path,
 ) -> None:
     wanted = pytestconfig.getoption("--kills")
-    flags = ("--exactly-once", "--counter", "exact")
-    stream, job = setting("kills", *flags, "--idle-timeout", "off")
+    stream, job = setting("kills", "--counter", "exact", "--correction-interval", "1 second")
     with (
         stream,
         ResultWatcher(broker.bootstrap_servers, "kills-out") as watcher,
@@ -103,13 +100,13 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
             job, watcher, random.Random(seed), lambda kills: kills >= wanted // 2 and kills + killer.kills >= wanted
         )
     job.finish()
-    found = compare_with_exact(
-        broker, "kills-out", stream.exact(), run_undisturbed(broker, tmp_path / "undisturbed", "kills-in", *flags)
-    )
-    assert (found["repeated"], found["in_order"]) == (0, True)
+    found = compare_with_exact(broker, "kills-out", stream.exact())
+    assert found["repeated"] == 0
+    assert found["corrections"] > 20
     report(
-        "kill -9 of driver and broker, --exactly-once",
-        f"all {found['windows']} windows there once, in order, equal to the exact count and to an undisturbed run",
+        "kill -9 of driver and broker",
+        f"last records of all {found['windows']} windows equal the exact count; each revision is there once, in order",
+        corrections=found["corrections"],
         kills_of_the_driver=kills,
         kills_of_the_broker=killer.kills,
         ended_by_itself_with_one_line=ended,
@@ -119,29 +116,22 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
 
 
 @pytest.mark.timeout(600)
-def test_without_the_flag_records_may_repeat_but_are_equal(
-    setting: Callable[..., tuple[Stream, Job]],
-    broker: KafkaBroker,
-    seed: int,
-    report: Callable[..., None],
-    tmp_path: Path,
+def test_at_least_once_records_may_repeat_but_are_equal(
+    setting: Callable[..., tuple[Stream, Job]], broker: KafkaBroker, seed: int, report: Callable[..., None]
 ) -> None:
-    stream, job = setting("least", "--idle-timeout", "off")
+    stream, job = setting("least", "--delivery", "at-least-once", "--counter", "exact")
     with stream, ResultWatcher(broker.bootstrap_servers, "least-out") as watcher:
         kills, ended, delays = kill_often(job, watcher, random.Random(seed), lambda kills: kills >= 10)
-        # And once where it must repeat: the batch is written, and Spark does not know it.
+        # And once where it must repeat: the records are written, and nothing was noted since.
         job.start()
         wait_until(lambda: job.status() is not None or any(b["rows_written"] != "0" for b in job.batches()), 300)
         job.kill()
-        written = int(next(batch["batch"] for batch in job.batches() if batch["rows_written"] != "0"))
-        job.forget_batches(written)
+        job.forget_steps()
     job.finish()
-    found = compare_with_exact(
-        broker, "least-out", stream.exact(), run_undisturbed(broker, tmp_path / "undisturbed", "least-in")
-    )
+    found = compare_with_exact(broker, "least-out", stream.exact())
     assert found["repeated"] > 0
     report(
-        "kill -9 of the driver, without --exactly-once",
+        "kill -9 of the driver, --delivery at-least-once",
         f"all {found['windows']} windows there; records that came again are equal to the first",
         kills_of_the_driver=kills + 1,
         ended_by_itself_with_one_line=ended,
