@@ -1,8 +1,8 @@
 """How many events a second the job works off, Kafka to Kafka, on this machine: `make bench ARGS=throughput`.
 
 Starts an embedded Kafka, loads events of 2 kB, and in every round runs, one after the other: reading alone (Spark's
-Kafka source with the job's fetch settings, values thrown away), the job's own pipeline, the same without the timestamp
-guard and the accounting, with `--timestamp-guard neighbours`, and with `--rejects-topic`, all in one warm session, so
+Kafka source with the job's fetch settings, values thrown away), the job's own pipeline, the same without the
+comparison with the arrival time and without the accounting, and with `--rejects-topic`, all in one warm session, so
 that the ratios hold where absolute figures vary. A run's rate leaves its first batch out.
 """
 
@@ -24,7 +24,6 @@ from rows import alternate, ratios
 from session import choose_memory, start_session
 from uniques.core.counts import DEFAULT_COUNTER, Counter, count_unique_users, make_records
 from uniques.core.events import accept_events, observe_events, parse_events, reject_events
-from uniques.core.guard import guard_events
 from uniques.decoder import send_decoder
 from uniques.kafka.offsets import count_records
 from uniques.kafka.properties import KafkaCluster
@@ -96,10 +95,6 @@ class Bench:
         validated = parse_events(self._source(), decode=send_decoder(self._spark))
         return self._count(validated.observe("events", F.count(F.lit(1)).alias("read")), counter)
 
-    def job_with_neighbour_guard(self, counter: Counter) -> float:
-        """The job's pipeline with `--timestamp-guard neighbours`."""
-        return self._count(observe_events(guard_events(self._validated()), 60), counter)
-
     def job_with_rejects_topic(self, counter: Counter) -> float:
         """The job's pipeline with `--rejects-topic`, which reads and parses twice."""
         validated = self._validated()
@@ -141,7 +136,6 @@ def measure(recorder: Recorder, rounds: int) -> None:
                 FROM_JSON: partial(bench.job_with_sparks_parser, DEFAULT_COUNTER),
                 f"{FROM_JSON} {FAST}": partial(bench.job_with_sparks_parser, SKETCH),
                 "no guard, no accounting": partial(bench.job_without_guard_and_accounting, DEFAULT_COUNTER),
-                "--timestamp-guard neighbours": partial(bench.job_with_neighbour_guard, DEFAULT_COUNTER),
                 "--rejects-topic": partial(bench.job_with_rejects_topic, DEFAULT_COUNTER),
             },
             rounds,

@@ -17,12 +17,12 @@ if sys.version_info < (3, 10):  # noqa: UP036 - EMR 7 starts Python 3.9
 from uniques.apps.count_flags import make_parser
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Checks the flags, then imports the job, which takes longer: a wrong flag gets its line at once."""
-    make_parser().parse_args()
+    make_parser().parse_args(argv)
     from uniques.apps import count
 
-    count.main()
+    count.main(argv)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pyspark
 import pytest
@@ -22,7 +23,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from datasketches import hll_sketch
 from generate_events import Event, Settings, generate_events
 from prometheus_client.parser import text_string_to_metric_families
-from pyspark.sql import functions as F
 from uniques.apps import count
 from uniques.runtime.session import list_settings
 from uniques.runtime.signals import StopSignal
@@ -43,9 +43,6 @@ QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 # For whatever a test waits for. It only has to end a wait that is in vain: a busy machine takes long, and what must be
 # fast, the benchmarks measure.
 DEADLINE_SECONDS = 300.0
-
-# What `--timestamp-guard neighbours` is made of.
-needs_arrow_udf = pytest.mark.skipif(not hasattr(F, "arrow_udf"), reason="Arrow functions need Spark 4.1")
 
 needs_state_reader = pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 can't read its state")
 
@@ -177,7 +174,9 @@ class InProcess:
         """Returns when the job has ended by itself, or was stopped."""
         servers = self._broker.bootstrap_servers
         settings = count.parse_settings(["--bootstrap-servers", servers, "--rsd", "0.05", *flags])
-        with settings_of_job(self._spark):
+        # No program of that name: a job that started a Python worker on an executor would fail.
+        no_python = patch.object(self._spark.sparkContext, "pythonExec", "no-python-on-executors")
+        with settings_of_job(self._spark), no_python:
             for name, value in list_settings(settings.running.state_partitions).items():
                 self._spark.conf.set(name, value)
             count.run(self._spark, settings, stop or StopSignal())

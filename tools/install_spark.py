@@ -128,8 +128,8 @@ def link_conf() -> None:
         link = conf / name
         link.unlink(missing_ok=True)
         link.symlink_to(os.path.relpath(CONF / name, conf))
-    # Without the first line Spark starts its Python workers with the first python3 on PATH, which has no pyspark or
-    # pyarrow. Without the second line the driver and its web UI listen on every interface.
+    # Without the first line Spark starts its Python workers, which benchmarks and tests use, with the first python3 on
+    # PATH, which has no pyspark. Without the second line the driver and its web UI listen on every interface.
     (conf / "spark-env.sh").write_text(
         f'PYSPARK_PYTHON="${{PYSPARK_PYTHON:-{sys.executable}}}"\nSPARK_LOCAL_IP="${{SPARK_LOCAL_IP:-127.0.0.1}}"\n'
     )

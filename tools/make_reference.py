@@ -58,8 +58,7 @@ MORE = {
         "--json-parser": "[Tuning](../guides/tuning.md#json-parser)",
         "--start-time": "[Handover](../guides/history.md#handover-to-the-stream)",
         "--ts-unit": "[Event format](../guides/event-format.md)",
-        "--max-future": "[Timestamp guard](../concepts/timestamp-guard.md)",
-        "--timestamp-guard": "[Timestamp guard](../concepts/timestamp-guard.md#by-neighbours)",
+        "--max-future": "[Arrival time](../concepts/arrival-time.md)",
         "--rejects-topic": "[Rejected events](../guides/rejects.md)",
         "--watermark": "[When a result appears](../concepts/when-a-result-appears.md)",
         "--allowed-lateness": "[Corrections](../concepts/when-a-result-appears.md#corrections)",
@@ -94,7 +93,6 @@ REASONS = {
     "missing_uid": "no `uid` at the root, `null`, or empty",
     "ts_in_future": "`ts` is more than `--max-future` after the arrival of the record in Kafka",
     "ts_too_old": "`ts` is more than `--max-age` before it",
-    "ts_implausible": "`ts` is far ahead of its neighbours in the partition (`--timestamp-guard neighbours`)",
     "outside_range": "`ts` is before `--start-time`, or not before `--end-time`; not written to the rejects topic",
 }
 MINUTE_REASONS = {
@@ -173,10 +171,10 @@ COLUMNS = {
 }
 SPARK_VERSIONS = {
     "4.2": ("this project's own", "nothing"),
-    "4.0": ("Databricks 17.3 LTS, EMR Spark 8", "`--timestamp-guard neighbours` needs 4.1"),
+    "4.0": ("Databricks 17.3 LTS, EMR Spark 8", "nothing"),
     "3.5": (
         "Databricks 16.4 LTS, EMR 7 (with its Python 3.9 [replaced](../deploy/emr.md): Python 3.10 or newer is needed)",
-        "the same",
+        "nothing",
     ),
 }
 # What every version lacks where Python reaches no JVM.

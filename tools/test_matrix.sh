@@ -13,7 +13,7 @@ while read -r spark delta kafka_jar delta_jar <&3; do
     if [ ! -e "$environment/.installed" ] || [ pyproject.toml -nt "$environment/.installed" ]; then
         echo "test-matrix: installing Spark $spark and Delta $delta in $environment"
         [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$environment"
-        "$python" -m pip install --quiet --disable-pip-version-check --editable '.[bench,guard,metrics,test,tools]' \
+        "$python" -m pip install --quiet --disable-pip-version-check --editable '.[bench,metrics,test,tools]' \
             "pyspark==$spark" "delta-spark==$delta"
         "$python" tools/install_spark.py --packages "$kafka_jar" "$delta_jar"
         touch "$environment/.installed"

@@ -120,8 +120,7 @@ def test_a_worker_that_is_killed_in_a_batch_changes_no_result(
     command += ["--conf", "spark.ui.enabled=false", "--executor-memory", "768m", str(script)]
     command += ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source, "--output-topic", sink]
     command += ["--checkpoint-location", str(tmp_path / "checkpoint"), "--trigger", "available-now"]
-    command += ["--max-offsets-per-trigger", str(BATCH), "--timestamp-guard", "neighbours"]
-    command += ["--json-parser", "bytes"]
+    command += ["--max-offsets-per-trigger", str(BATCH), "--json-parser", "bytes"]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=plain_environment(), cwd=tmp_path
     ) as job:

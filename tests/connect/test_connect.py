@@ -84,6 +84,7 @@ def test_a_stream_is_counted_and_accounted_for(
     # These come from the listener, which the server calls.
     assert " batch=0 events=3000 " in done.stderr
     assert "json parser: spark, because this Spark takes no Java function" in done.stderr
+    assert "without a classic driver a window is written 1 hour after its end (--allowed-lateness)" in done.stderr
     said = json.loads((tmp_path / "summary.json").read_text())
     assert (said["read"], said["counted"], said["late"], said["exact"]) == (
         3_000,
@@ -103,7 +104,14 @@ def test_a_file_is_counted(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--exactly-once"], ["--consumer-group", "g"], ["--json-parser", "bytes"]], ids=" ".join
+    "flags",
+    [
+        ["--delivery", "exactly-once"],
+        ["--output-mode", "update"],
+        ["--consumer-group", "g"],
+        ["--json-parser", "bytes"],
+    ],
+    ids=" ".join,
 )
 def test_what_needs_the_drivers_jvm_says_so_in_one_line(
     server: str, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, flags: list[str]
@@ -113,5 +121,7 @@ def test_what_needs_the_drivers_jvm_says_so_in_one_line(
     done = run(server, tmp_path, *where, *flags)
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("unique_users: error: ")]
-    assert re.match(f"unique_users: error: {flags[0]}( bytes)? needs a classic Spark driver: ", line)
+    assert re.match(
+        f"unique_users: error: {flags[0]}( bytes| exactly-once| update)? needs a classic Spark driver: ", line
+    )
     assert "Traceback" not in done.stderr

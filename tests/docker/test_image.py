@@ -126,7 +126,7 @@ def test_available_now_in_it_ends_with_the_counts(
     job = start(
         checkpoint,
         *("unique-users", "--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source),
-        *("--output-topic", sink, "--trigger", "available-now", "--timestamp-guard", "neighbours"),
+        *("--output-topic", sink, "--trigger", "available-now"),
     )
     _, said = job.communicate(timeout=500)
     assert job.returncode == 0, said

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from load_events import load_lines
-from pyspark.sql import functions
 from support import (
     LOG_IN_JSON,
     InProcess,
     count_exactly,
     make_events,
-    needs_arrow_udf,
     plain_environment,
     read_headers,
     read_log,
@@ -27,14 +24,12 @@ from support import (
     wait_until,
 )
 from uniques.apps.count import main
-from uniques.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from kafka_broker import KafkaBroker
-    from pyspark.sql import SparkSession
 
 BATCH = 250
 START = 1_700_000_040  # of a minute
@@ -165,8 +160,7 @@ def test_windows_left_open_are_carried_into_the_next_run(
     load_lines((event.line for event in events[900:]), broker.bootstrap_servers, source)
     # Flags that the documentation says may change on a checkpoint do.
     changed = ["--watermark", "7 seconds", "--max-age", "36500 days", "--max-offsets-per-trigger", "100"]
-    guard = "neighbours" if hasattr(functions, "arrow_udf") else "arrival"
-    job.run(*flags, *changed, "--timestamp-guard", guard)
+    job.run(*flags, *changed)
     second = json.loads(summary.read_text())
     assert second["carried"] == in_second
     assert second["carried"] + second["read"] == second["counted"] + second["rejected"]
@@ -272,19 +266,3 @@ def test_input_that_is_not_there_gets_one_line_and_status_2(capsys: pytest.Captu
     said = capsys.readouterr().err
     assert said.startswith("unique_users: error: --input /no/such/file: ")
     assert said.count("\n") == 1
-
-
-@needs_arrow_udf
-def test_a_package_that_executors_lack_is_named_in_one_line(
-    job: InProcess, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = tmp_path / "events.jsonl"
-    lines.write_bytes(b"".join(event.line + b"\n" for event in make_events(events=100)))
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed beside it
-    bare.chmod(0o755)
-    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(bare))
-    with pytest.raises(
-        JobError, match=r"^the query failed: executors lack the Python package numpy, which a flag needs[^\n]*$"
-    ):
-        job.run("--input", str(lines), "--output", "-", "--timestamp-guard", "neighbours")

@@ -11,12 +11,13 @@ from uniques.apps.bounded import run_bounded
 from uniques.apps.count_flags import QUERY_NAME, make_parser
 from uniques.apps.count_settings import make_settings
 from uniques.apps.hints import explain_rejects
-from uniques.apps.pipeline import choose_decoder, load_guard, load_metrics
+from uniques.apps.pipeline import choose_decoder, load_metrics
 from uniques.apps.shared_flags import cluster_of
 from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
 from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
+from uniques.runtime.local_files import use_local_files
 from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
@@ -70,18 +71,17 @@ def run_mode(
     spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
 ) -> Accounting:
     """Runs as a backfill, over a bounded input, or as a stream from the topic that is described."""
+    if settings.source.path is not None and not settings.running.backfill:
+        return run_bounded(spark, settings)
+    use_local_files(spark, settings.running.checkpoint_location)
     if settings.running.backfill:
         return run_backfill(spark, settings, stop)
-    if settings.source.path is not None:
-        return run_bounded(spark, settings)
     with report_damage(spark, settings.running.checkpoint_location):
         return run_stream(spark, settings, source, stop)
 
 
 def check_packages(settings: CountSettings) -> None:
-    """Raises UsageError, one line, when a setting needs a package, or a newer Spark, that is not there."""
-    if settings.events.guard_neighbours:
-        load_guard()
+    """Raises UsageError, one line, when a setting needs a package that is not there."""
     if settings.running.metrics_address:
         load_metrics()
 

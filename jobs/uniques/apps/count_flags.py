@@ -100,13 +100,6 @@ def make_parser() -> OneLineParser:
         help="how far ts may be behind the event's arrival in Kafka (default: any)",
     )
     validation.add_argument(
-        "--timestamp-guard",
-        choices=("arrival", "neighbours"),
-        default="arrival",
-        help="arrival: only --max-future and --max-age; neighbours: reject also events far ahead of those around them "
-        "in the partition, for history that was loaded lately; needs numpy and pyarrow (default: %(default)s)",
-    )
-    validation.add_argument(
         "--rejects-topic",
         type=topic,
         metavar="TOPIC",

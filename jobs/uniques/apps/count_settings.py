@@ -43,7 +43,6 @@ class EventSettings:
     end_time: int | None = None
     max_future_seconds: int | None = 5
     max_age_seconds: int | None = None
-    guard_neighbours: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,6 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
             args.end_time,
             None if args.max_future == OFF else args.max_future,
             args.max_age,
-            args.timestamp_guard == "neighbours",
         ),
         CountingSettings(
             args.window,

@@ -20,8 +20,6 @@ HINTS = {
     "missing_uid": "an event needs the field uid at its root, not empty",
     "ts_in_future": "ts is ahead of the record's arrival in Kafka; --max-future sets how far it may be",
     "ts_too_old": "ts is behind the record's arrival in Kafka; --max-age sets how far it may be",
-    "ts_implausible": "--timestamp-guard neighbours found ts far ahead of its neighbours; --timestamp-guard arrival "
-    "does not compare neighbours",
     "outside_range": "the events are outside the times of --start-time and --end-time",
 }
 

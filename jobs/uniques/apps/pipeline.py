@@ -6,8 +6,6 @@ import logging
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pyspark.sql import functions
-
 from uniques.apps.shared_flags import needed_packages
 from uniques.core.counts import make_records
 from uniques.core.events import limit_events, parse_events
@@ -54,8 +52,6 @@ def validate_events(records: DataFrame, events: EventSettings) -> DataFrame:
     """Parses records and decides which are events that count; see `events.parse_events`."""
     decode = choose_decoder(records.sparkSession, events)
     validated = parse_events(records, events.max_future_seconds, events.max_age_seconds, events.ts_unit, decode)
-    if events.guard_neighbours:
-        validated = load_guard()(validated, events.max_future_seconds)
     if events.start_time is None and events.end_time is None:
         return validated
     return limit_events(validated, events.start_time, events.end_time)
@@ -82,16 +78,6 @@ def load_metrics() -> Callable[[tuple[str, int], ProgressListener], AbstractCont
     with needed_packages("--metrics-port"):
         from uniques.runtime.metrics import serve_metrics
     return serve_metrics
-
-
-def load_guard() -> Callable[[DataFrame, int | None], DataFrame]:
-    """`guard.guard_events`; raises UsageError, one line, when the packages it needs are missing."""
-    flag = "--timestamp-guard neighbours"
-    if not hasattr(functions, "arrow_udf"):
-        raise UsageError(f"{flag} needs Spark 4.1 or newer")
-    with needed_packages(flag):
-        from uniques.core.guard import guard_events
-    return guard_events
 
 
 @contextmanager

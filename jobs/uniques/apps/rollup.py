@@ -26,6 +26,7 @@ from uniques.kafka.connector import check_connector
 from uniques.kafka.topics import read_topic
 from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import LagListener, add_listeners
+from uniques.runtime.local_files import use_local_files
 from uniques.runtime.run import run_job, run_until_stopped
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
@@ -123,6 +124,7 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
         },
         {},
     )
+    use_local_files(spark, running.checkpoint_location)
     create_tables(spark, tables)
     if topic:
         topic.publish_pending(spark, tables)

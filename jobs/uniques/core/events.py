@@ -40,7 +40,6 @@ REJECT_REASONS = (
     "missing_uid",
     "ts_in_future",
     "ts_too_old",
-    "ts_implausible",
     "outside_range",
 )
 

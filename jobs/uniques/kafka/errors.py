@@ -18,7 +18,6 @@ CHECK_TIMEOUTS = {
 
 LOST_RECORDS = "Some data may have been lost"
 NO_ANSWER = "{kafka} did not answer{wait}: is it running, and do --bootstrap-servers and the security settings match?"
-NOT_ALLOWED = "{kafka} does not let the job {operation} {topic}: check the ACLs of the topic"
 # A sign in a message or trace, and the line for it. `{kafka}` is "Kafka at host:port", or "Kafka" where the servers are
 # not known; `{topic}` is "topic 'in'", or "a topic of the job".
 KAFKA_ERRORS = {
@@ -33,10 +32,13 @@ KAFKA_ERRORS = {
     "and type",
     # Java's own words about it may quote the password.
     "JAAS": "sasl.jaas.config of --kafka-config can't be read: check its quotes and the semicolon",
-    "TopicAuthorizationException": NOT_ALLOWED,
-    "GroupAuthorizationException": "{kafka} does not let the job commit offsets: check the ACLs of the consumer group",
-    "TransactionalIdAuthorizationException": "{kafka} does not let the job write transactions: check the ACLs of the "
-    "transactional id",
+    "TopicAuthorizationException": "{kafka} does not let the job use {topic}: check the ACLs of the topic",
+    "GroupAuthorizationException": "{kafka} does not let the job commit offsets: give it the right (kafka-acls --add "
+    "--allow-principal User:NAME --operation Read --group GROUP; exactly-once delivery has groups that begin with "
+    "unique_users-: --resource-pattern-type prefixed), or --delivery at-least-once",
+    "TransactionalIdAuthorizationException": "{kafka} does not let the job write transactions: give it the right "
+    "(kafka-acls --add --allow-principal User:NAME --operation Write --operation Describe --transactional-id "
+    "unique_users- --resource-pattern-type prefixed), or --delivery at-least-once",
     "ClusterAuthorizationException": "{kafka} does not let the job write to any topic: check the ACLs of the topics",
     "UnknownMemberIdException": "consumers on {kafka} use the consumer group: give the job a group of its own",
     # Kafka's producer says the same of a topic that is not there and of a cluster that is not there.
@@ -68,7 +70,6 @@ def find_kafka_error(
     line = KAFKA_ERRORS[sign].format(
         kafka=name_kafka(cluster),
         topic=f"topic {topic!r}" if topic else "a topic of the job",
-        operation="use",
         wait=f" in {wait_seconds} s" if wait_seconds else "",
     )
     return UsageError(line) if sign == LOST_RECORDS else JobError(line)
@@ -92,4 +93,7 @@ def explain_kafka_error(
 
 def describe_missing_right(right: str, cluster: KafkaCluster, topic: str) -> str:
     """The line for a topic that the job may not read or write; `right` is READ or WRITE."""
-    return NOT_ALLOWED.format(kafka=name_kafka(cluster), operation=right.lower(), topic=f"topic {topic!r}")
+    return (
+        f"{name_kafka(cluster)} does not let the job {right.lower()} topic {topic!r}: give it the right (kafka-acls "
+        f"--add --allow-principal User:NAME --operation {right.capitalize()} --topic {topic})"
+    )

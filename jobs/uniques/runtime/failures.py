@@ -49,10 +49,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def explain_failure(message: str) -> JobError:
-    """The error for a failed query, one line: a known cause and what to do, or else the first line of Spark's message.
-
-    Names a Python package that executors lack; Spark has that only in the trace of a worker.
-    """
+    """The error for a failed query, one line: a known cause and what to do, or else Spark's first line."""
     kafka = find_kafka_error(message)
     if kafka:
         return type(kafka)(f"the query failed: {kafka}")
@@ -61,11 +58,6 @@ def explain_failure(message: str) -> JobError:
             return JobError(f"the query failed: {explanation}")
     if NO_MESSAGE.fullmatch(message.strip()):
         return JobError(JVM_ENDED)
-    missing = re.search(r"ModuleNotFoundError: No module named '([^'.]+)", message)
-    if missing:
-        return JobError(
-            f"the query failed: executors lack the Python package {missing[1]}, which a flag needs: install it there"
-        )
     # Spark says of a failure in foreachBatch only that it failed; the cause follows Python's trace.
     inner = re.search(r"^: (.+)", message, re.MULTILINE) if "FOREACH_BATCH_USER_FUNCTION_ERROR" in message else None
     lines = [inner[1]] if inner else [line.strip() for line in message.splitlines() if line.strip()]

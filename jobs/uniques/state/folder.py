@@ -8,6 +8,7 @@ earlier release, is a folder of parts: all three read that as one file.
 
 from __future__ import annotations
 
+import errno
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,11 @@ from uniques.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+FULL = (
+    "no space left on the disk of --checkpoint-location: make room, then start the job again; it continues where it was"
+)
 
 
 class Folder(Protocol):
@@ -79,7 +85,8 @@ def explain(path: str, done: str) -> Iterator[None]:
     except (Py4JNetworkError, FileExistsError):
         raise
     except OSError as error:
-        raise JobError(f"{path} can't be {done}: {error.strerror or error}") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise JobError(f"{path} can't be {done}: {FULL if is_full else error.strerror or error}") from error
     except (PySparkException, Py4JJavaError) as error:
         # Through py4j what Java says comes behind a line about the call.
         said = re.search(r"^: (.+)", str(error), re.MULTILINE)
