@@ -139,7 +139,7 @@ def make_parser() -> OneLineParser:
     counting.add_argument(
         "--rsd",
         type=number(0.005, 0.39),
-        default=0.02,
+        default=0.05,
         metavar="RATIO",
         help="of approx_count_distinct: relative standard deviation, at most; smaller is slower (default: %(default)s)",
     )
@@ -196,7 +196,7 @@ def make_parser() -> OneLineParser:
     running.add_argument(
         "--trigger",
         type=trigger,
-        default="1 second",
+        default="200 milliseconds",
         metavar="DURATION",
         help="start a batch this often, or available-now: read what is there and end (default: %(default)s)",
     )

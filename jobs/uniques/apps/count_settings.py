@@ -77,7 +77,7 @@ class RunningSettings:
     checkpoint_location: str = "checkpoint/unique_users"
     backfill: bool = False
     keep_staged: bool = False
-    trigger_milliseconds: int | None = 1_000
+    trigger_milliseconds: int | None = 200
     idle_seconds: int | None = 5
     consumer_group: str | None = None
     metrics_address: tuple[str, int] | None = None

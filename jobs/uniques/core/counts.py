@@ -26,7 +26,7 @@ class Counter:
     """
 
     name: str = "approx_count_distinct"
-    rsd: float = 0.02
+    rsd: float = 0.05
     lg_k: int = 12
     with_sketch: bool = False
 
