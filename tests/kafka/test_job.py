@@ -169,7 +169,7 @@ def test_a_restart_in_the_middle_goes_on_from_the_checkpoint(
     assert sorted(key for key, _ in records) == list(exact)[:-1]
     for key, value in records:
         assert_close(value, exact[key])
-        assert value["relative_error"] == 0.0173
+        assert value["relative_error"] == 0.0489
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_every_difference_is_listed(made_with: dict[str, str], differences: list
 
 
 def test_a_flag_that_the_first_release_had_not_is_not_taken_for_a_difference() -> None:
-    defaults = list_fixed_parameters(parse_settings([]))
+    defaults = list_fixed_parameters(parse_settings(["--rsd", "0.02"]))  # the default then
     assert compare_parameters(MADE_BY_0_1_0, defaults, IMPLIED_PARAMETERS) == []
 
 

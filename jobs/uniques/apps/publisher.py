@@ -283,7 +283,8 @@ class Publisher:
         if sent.windows:
             last = sent.windows[-1]
             end = last.start + self._settings.counting.window_seconds
-            self.accounting.last_window = (end, last.unique_users)
+            # A correction of an earlier window is no later one.
+            self.accounting.last_window = max(self.accounting.last_window or (0, 0), (end, last.unique_users))
 
     def _send_last_step(self) -> None:
         step, written = self._log.last, self._writer.written

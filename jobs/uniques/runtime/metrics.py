@@ -127,7 +127,7 @@ class MetricsListener(QueryMetrics):
 
     def take_batch(self, progress: StreamingQueryProgress, batch: BatchProgress) -> None:
         """Takes over what the accounting does not hold."""
-        self._gauges["input_events_per_second"] = read_input_rate(progress)
+        self._gauges["input_events_per_second"] = read_input_rate(progress, batch.events)
         self._gauges["processed_events_per_second"] = batch.events / batch.seconds if batch.seconds else 0.0
         self._gauges["lag_records"] = batch.lag
         self._gauges["state_rows"] = sum(operator.numRowsTotal for operator in progress.stateOperators)
@@ -204,11 +204,16 @@ class RollupMetrics(QueryMetrics):
         ]
 
 
-def read_input_rate(progress: StreamingQueryProgress) -> float:
-    """Rows a second that came from Kafka; with --rejects-topic the topic is read twice, and counts once."""
-    rates = [source.inputRowsPerSecond for source in progress.sources if source.description.startswith("Kafka")]
-    # Spark says NaN or infinity for a batch that followed at once.
-    return next((rate for rate in rates if 0 <= rate < float("inf")), 0.0)
+def read_input_rate(progress: StreamingQueryProgress, events: int) -> float:
+    """Events a second that came from Kafka, of a batch of `events`.
+
+    With --rejects-topic the query uses its source twice, and Spark counts each row twice: hence the share.
+    """
+    for source in progress.sources:
+        # Spark says NaN or infinity for a batch that followed at once.
+        if source.description.startswith("Kafka") and 0 <= source.inputRowsPerSecond < float("inf"):
+            return source.inputRowsPerSecond * events / source.numInputRows if source.numInputRows else 0.0
+    return 0.0
 
 
 @contextmanager
