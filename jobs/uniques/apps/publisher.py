@@ -283,8 +283,9 @@ class Publisher:
         if sent.windows:
             last = sent.windows[-1]
             end = last.start + self._settings.counting.window_seconds
-            # A correction of an earlier window is no later one.
-            self.accounting.last_window = max(self.accounting.last_window or (0, 0), (end, last.unique_users))
+            before = self.accounting.last_window
+            if before is None or end >= before[0]:  # a correction may be of an earlier one
+                self.accounting.last_window = (end, last.unique_users)
 
     def _send_last_step(self) -> None:
         step, written = self._log.last, self._writer.written
