@@ -5,7 +5,7 @@
 In:  {"ts": 1468244384, "uid": "ed90…", …}       `ts` unix seconds, a number or a string of digits
 Out: key 2016-07-11T13:39:00Z
      {"window_start":"2016-07-11T13:39:00Z","window_end":"2016-07-11T13:40:00Z","unique_users":16193,"events":18977,
-      "counter":"approx_count_distinct","relative_error":0.0173,"final":true,"revision":0}
+      "counter":"approx_count_distinct","relative_error":0.0489,"final":true,"revision":0}
 """
 
 import sys

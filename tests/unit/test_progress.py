@@ -69,6 +69,14 @@ def test_sparse_history_moves_though_each_window_has_one_event() -> None:
     assert see(Progress(), *((number, 1, 30.0) for number in range(40))) == 37 * 60 + 30.0
 
 
+def test_batches_without_an_event_are_not_kept() -> None:
+    progress = Progress()
+    for _ in range(1_000):  # a topic that holds rubbish only
+        assert see(progress) == -START
+    assert len(progress._recent) == 0
+    assert see(progress, (0, 50, 59.5)) == 59.5
+
+
 def test_two_events_are_no_evidence() -> None:
     progress = Progress()
     assert see(progress, (5, 2, 0.0)) == -START

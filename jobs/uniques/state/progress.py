@@ -52,7 +52,8 @@ class Progress:
         `unread` are the partitions that had more records than the batch took. `held_by` is then the one that holds
         progress back, and None when none does.
         """
-        self._recent.append(seen)
+        if seen:  # batches without an event would pile up
+            self._recent.append(seen)
         sizes = [count_events(batch) for batch in self._recent]
         while sum(sizes[1:]) >= SAMPLE_EVENTS:
             self._recent.popleft()
