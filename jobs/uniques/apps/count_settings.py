@@ -54,6 +54,11 @@ class CountingSettings:
     lateness_seconds: int = 3_600
     counter: Counter = field(default_factory=Counter)
 
+    @property
+    def keep_seconds(self) -> int:
+        """How long after its end, in event time, Spark keeps a window: until no record of it can be due any more."""
+        return max(self.watermark_seconds, self.lateness_seconds)
+
 
 @dataclass(frozen=True)
 class OutputSettings:

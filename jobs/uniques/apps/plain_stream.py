@@ -60,17 +60,16 @@ def run_plain_stream(spark: SparkSession, settings: CountSettings, stop: StopSig
     if output.exactly_once or output.mode == "update":
         flag = "--delivery exactly-once" if output.exactly_once else "--output-mode update"
         raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect gives no access to Kafka's client")
-    keep = max(counting.watermark_seconds, counting.lateness_seconds)
     log.info(
         "without a classic driver a window is written %s after its end (--allowed-lateness), once, at least once, and "
         "is not corrected",
-        describe_duration(keep),
+        describe_duration(counting.keep_seconds),
     )
     # Here a watermark that moved has windows to write, and no event may come any more.
     spark.conf.set("spark.sql.streaming.noDataMicroBatches.enabled", "true")
     follower = ClosedWindows()
     listener = ProgressListener(follower)
-    writer = make_writer(spark, settings, keep)
+    writer = make_writer(spark, settings)
     with listen(spark, settings, listener):
         if running.trigger_milliseconds is not None:
             trigger = f"{running.trigger_milliseconds} milliseconds"
@@ -86,13 +85,13 @@ def run_plain_stream(spark: SparkSession, settings: CountSettings, stop: StopSig
     return follower.accounting
 
 
-def make_writer(spark: SparkSession, settings: CountSettings, keep_seconds: int) -> DataStreamWriter:
+def make_writer(spark: SparkSession, settings: CountSettings) -> DataStreamWriter:
     """A writer, not yet started, of the windows that close, with the rejected events beside them."""
     counting, output, location = settings.counting, settings.output, settings.running.checkpoint_location
     validated = validate_events(read_events(spark, settings), settings.events)
     events = accept_events(observe_events(validated, counting.window_seconds))
     events = events.unionByName(read_punctuation(spark, location))
-    events = events.withWatermark("event_time", to_interval(keep_seconds))
+    events = events.withWatermark("event_time", to_interval(counting.keep_seconds))
     counts = count_unique_users(events, counting.window_seconds, counting.counter)
     records: DataFrame = make_records(observe_counts(counts), counting.counter, final=True, revision=0)
     if output.topic is None:

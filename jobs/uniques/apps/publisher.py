@@ -22,7 +22,7 @@ from uniques.runtime.gate import BatchGate, InterruptedBatchError
 from uniques.runtime.listener import Published, span_offsets
 from uniques.state.accounting import Accounting, read_bins
 from uniques.state.checkpoint import Plan, last_batch, query_location, read_plan
-from uniques.state.progress import Progress
+from uniques.state.progress import Progress, count_events
 from uniques.state.publishing import Change, Publishing, Sent
 from uniques.state.punctuation import write_punctuation
 from uniques.state.steps import Step, StepLog
@@ -183,7 +183,7 @@ class Publisher:
         changes = self._collect(frame, repeated)
         plan = read_plan(self._spark, self._query, batch)
         seen = self._publishing.absorb(changes)
-        absorbed = sum(part.events for part in seen.values())
+        absorbed = count_events(seen)
         if batch < last.batch:
             self.accounting.exact = False
             log.warning(
@@ -223,9 +223,7 @@ class Publisher:
         return [Change(*row) for row in rows]
 
     def _close_when_drained(self) -> None:
-        if self._drain_to is not None and all(
-            end <= self._plan.offsets.get(partition, 0) for partition, end in self._drain_to.items()
-        ):
+        if self._drain_to is not None and not self._plan.list_unread(self._drain_to):
             self.gate.close()
 
     def _send_between(self, sent: Sent) -> None:
@@ -312,8 +310,7 @@ class Publisher:
         # Spark gives each partition its share of the limit, rounded down.
         if before and advance < limit - len(plan.offsets):
             return []
-        ends = self._ends.read()
-        return [partition for partition, end in ends.items() if end > plan.offsets.get(partition, 0)]
+        return plan.list_unread(self._ends.read())
 
     def _is_silent(self, now: float) -> bool:
         """Whether an open window has ended by the clock, nothing came for a while, and nothing is left to read."""
@@ -324,8 +321,7 @@ class Publisher:
             return False
         self._asked_at = now
         with suppress(JobError):  # while Kafka is away nobody can say that nothing is left
-            ends = self._ends.read()
-            return all(end <= self._plan.offsets.get(partition, 0) for partition, end in ends.items())
+            return not self._plan.list_unread(self._ends.read())
         return False
 
     def _name_slowest(self, now: float) -> None:
@@ -344,8 +340,7 @@ class Publisher:
         """Lets Spark forget the windows that no event may change any more."""
         counting = self._settings.counting
         size = counting.window_seconds
-        keep = max(counting.watermark_seconds, counting.lateness_seconds)
-        watermark = int(self._progress.reached - keep) // size * size
+        watermark = int(self._progress.reached - counting.keep_seconds) // size * size
         if watermark > self._punctuated:
             self._punctuated = watermark
             write_punctuation(self._spark, self._location, [watermark])

@@ -13,7 +13,7 @@ from uniques.errors import JobError, UsageError
 from uniques.state.sidecar import beside, list_names, read_bytes, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pyspark.sql import SparkSession
 
@@ -47,6 +47,10 @@ class Plan(NamedTuple):
 
     watermark: float
     offsets: dict[int, int]
+
+    def list_unread(self, ends: Mapping[int, int]) -> list[int]:
+        """The partitions that reach further than the batch read them, by where each ends."""
+        return [partition for partition, end in ends.items() if end > self.offsets.get(partition, 0)]
 
 
 def read_plan(spark: SparkSession, location: str, batch: int) -> Plan:

@@ -54,7 +54,6 @@ class StepLog:
         """Reads what there is: `last` step, and the `windows` as it left them."""
         self._spark = spark
         self._folder = beside(location, FOLDER)
-        self._numbers = sorted(int(name) for name in list_names(spark, self._folder) if name.isdecimal())
         self.windows: dict[int, Window] = {}
         self.last = self._read()
         self._next_is_full = True
@@ -76,7 +75,8 @@ class StepLog:
 
     def _read(self) -> Step:
         found: list[tuple[Step, list[Window]]] = []
-        for number in reversed(self._numbers):
+        numbers = [int(name) for name in list_names(self._spark, self._folder) if name.isdecimal()]
+        for number in sorted(numbers, reverse=True):
             lines = (read_file(self._spark, f"{self._folder}/{number}") or "").splitlines()
             if not lines or lines[-1] != "end":
                 # The machine went down while it was written, so nothing of it was sent.
