@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
@@ -15,10 +14,11 @@ from uniques.kafka.records import make_reject_records
 from uniques.kafka.topics import write_topic_once
 from uniques.local_io import open_input, read_lines
 from uniques.runtime.failures import one_line_errors
+from uniques.runtime.session import changed_setting
 from uniques.state.accounting import Accounting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from pyspark.sql import SparkSession
 
@@ -51,15 +51,7 @@ def run_bounded(spark: SparkSession, settings: CountSettings) -> Accounting:
     return accounting
 
 
-@contextmanager
-def empty_results_observed(spark: SparkSession) -> Iterator[None]:
+def empty_results_observed(spark: SparkSession) -> AbstractContextManager[None]:
     """Switches off, for what is done inside, the rule that drops the observation of an empty result."""
     before = spark.conf.get(EXCLUDED_RULES, None)
-    spark.conf.set(EXCLUDED_RULES, f"{before},{EMPTY_RESULTS}" if before else EMPTY_RESULTS)
-    try:
-        yield
-    finally:
-        if before is None:
-            spark.conf.unset(EXCLUDED_RULES)
-        else:
-            spark.conf.set(EXCLUDED_RULES, before)
+    return changed_setting(spark, EXCLUDED_RULES, f"{before},{EMPTY_RESULTS}" if before else EMPTY_RESULTS)

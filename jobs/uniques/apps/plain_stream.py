@@ -65,8 +65,6 @@ def run_plain_stream(spark: SparkSession, settings: CountSettings, stop: StopSig
         "is not corrected",
         describe_duration(counting.keep_seconds),
     )
-    # Here a watermark that moved has windows to write, and no event may come any more.
-    spark.conf.set("spark.sql.streaming.noDataMicroBatches.enabled", "true")
     follower = ClosedWindows()
     listener = ProgressListener(follower)
     writer = make_writer(spark, settings)

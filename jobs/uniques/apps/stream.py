@@ -23,6 +23,7 @@ from uniques.kafka.records import make_reject_records
 from uniques.local_io import PrintWriter
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_until_stopped
+from uniques.runtime.session import changed_setting
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import PLAN, PLAN_VERSION, check_parameters, check_plan
 from uniques.state.punctuation import read_punctuation, write_punctuation
@@ -79,8 +80,11 @@ def run_query(spark: SparkSession, settings: CountSettings, publisher: Publisher
     writer = writer.queryName(QUERY_NAME)
     writer = writer.option("checkpointLocation", query_location(settings.running.checkpoint_location))
     with listen(spark, settings, listener):
+        # A watermark that moved needs no batch of its own: the next one forgets the windows.
+        with changed_setting(spark, "spark.sql.streaming.noDataMicroBatches.enabled", "false"):
+            query = listener.start(writer)
         try:
-            run_until_stopped(listener.start(writer), stop, publisher.poll, publisher.gate)
+            run_until_stopped(query, stop, publisher.poll, publisher.gate)
         except JobError:
             publisher.raise_failure()  # says more than Spark's own error
             raise

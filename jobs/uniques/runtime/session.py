@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyspark.sql import SparkSession
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 STOP_SECONDS = 10  # how long an abandoned batch may take to end
 
@@ -23,11 +24,23 @@ def list_settings(state_partitions: int) -> dict[str, str]:
     return {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(state_partitions),
-        # A watermark that moved needs no batch of its own: the next one forgets the windows.
-        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
         # By default Spark waits for ever.
         "spark.sql.streaming.stopTimeout": f"{STOP_SECONDS}s",
     }
+
+
+@contextmanager
+def changed_setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
+    """Sets a setting of the session for what is done inside; a query keeps those it was started with."""
+    before = spark.conf.get(name, None)
+    spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            spark.conf.unset(name)
+        else:
+            spark.conf.set(name, before)
 
 
 def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
