@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry
 from pyspark.sql import SparkSession
 from uniques.apps import count_flags, rollup_flags
 from uniques.apps.backfill import StagedBatches
-from uniques.apps.publisher import make_record
 from uniques.core.calendar import Calendar
 from uniques.core.counts import Counter
 from uniques.core.events import REJECT_REASONS
@@ -33,7 +32,7 @@ from uniques.kafka.records import make_reject_records
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.metrics import GAUGES, MetricsListener, QueryMetrics, RollupMetrics
 from uniques.state.accounting import Accounting
-from uniques.state.publishing import Window
+from uniques.state.publishing import Window, make_record
 from uniques.tables import PROPERTIES
 
 if TYPE_CHECKING:

@@ -7,23 +7,21 @@ batches `poll` sends what time has made due.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uniques.core.events import read_position
 from uniques.errors import JobError, UsageError
 from uniques.kafka.topics import write_topic_once
 from uniques.runtime.gate import BatchGate, InterruptedBatchError
 from uniques.runtime.listener import Published, span_offsets
-from uniques.state.accounting import Accounting, read_bins
+from uniques.state.accounting import Done, StepAccounting, read_bins
 from uniques.state.checkpoint import Plan, last_batch, query_location, read_plan
 from uniques.state.progress import Progress, count_events
-from uniques.state.publishing import Change, Publishing, Sent
+from uniques.state.publishing import Change, Publishing, Sent, make_record
 from uniques.state.punctuation import write_punctuation
 from uniques.state.steps import Step, StepLog
 from uniques.times import describe_time
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.listener import StreamingQueryProgress
 
     from uniques.apps.count_settings import CountSettings
-    from uniques.core.counts import Counter
+    from uniques.kafka.delivery import Writer
     from uniques.kafka.partitions import TopicEnds
     from uniques.state.publishing import Window
 
@@ -44,22 +42,6 @@ log = logging.getLogger("uniques")
 ASK_SECONDS = 1.0  # how often Kafka is asked, at most, whether there is nothing left to read
 HELD_SECONDS = 60.0  # a partition that holds progress back for so long is named
 STOP_SECONDS = 10.0  # how long a batch that runs may keep the last records from being written
-
-
-class Writer(Protocol):
-    """Where records go; `written` is the number of steps with records that are there, None where that is not known."""
-
-    written: int | None
-    exactly_once: bool
-
-    def write(self, records: Sequence[tuple[bytes, bytes]], number: int) -> None:
-        """Writes records, key and value, as those of step `number` among the steps with records; raises JobError."""
-
-    def keep_alive(self) -> None:
-        """Called again and again; raises JobError when the writer can't go on."""
-
-    def close(self) -> None:
-        """Ends the writer."""
 
 
 class Publisher:
@@ -95,12 +77,7 @@ class Publisher:
         self._punctuated = 0
         self._plan = self._read_last_plan()
         self._new_at = self._asked_at = self._held_since = time.time()
-        self._unaccounted: deque[tuple[int | None, int, Sent]] = deque()
-        self._accounting_lock = threading.Lock()
-        self._finished = -1
-        self._told = 0
-        self.accounting = Accounting(self._publishing.waiting_events())
-        self.accounting.open_windows = self._publishing.waiting_windows()
+        self.accounting = StepAccounting(self._publishing.waiting_events(), self._publishing.waiting_windows())
         self._failure: Exception | None = None
         self.gate = BatchGate()
         self._drain_to = drain_to
@@ -138,12 +115,8 @@ class Publisher:
             accepted = self.accounting.add_read(observed, span_offsets(progress))
             positions = [(read_position(x), number) for x, number in read_bins(observed["positions"])]
             self._progress.add_positions(dict(positions))
-        self._settle(progress.batchId, accepted)
-        return Published(
-            self._count_new_records(),
-            self._progress.reached,
-            self.accounting.open_windows,
-        )
+        self.accounting.settle(progress.batchId, accepted)
+        return Published(self.accounting.count_new_records(), self._progress.reached, self.accounting.open_windows)
 
     def poll(self) -> None:
         """Sends what became due since the last batch: corrections, and windows that ended, when all is read."""
@@ -173,9 +146,7 @@ class Publisher:
                 self._add_step(self._log.last.batch, 0, Sent([]), [], [])
         finally:
             self._lock.release()
-        with self._accounting_lock:
-            while self._unaccounted:  # Spark did not report the last batches in time
-                self._account_sent(self._unaccounted.popleft()[2])
+        self.accounting.settle_all()
 
     def _take(self, batch: int, frame: DataFrame) -> None:
         last = self._log.last
@@ -192,7 +163,7 @@ class Publisher:
         if batch == last.batch:
             self.accounting.repeat(last.absorbed, last.sent_events)
             absorbed += last.absorbed
-            self._unaccounted.append((None, 0, Sent([], last.sent_events)))
+            self._note(None, 0, Sent([], last.sent_events))
         now = time.time()
         if seen:
             self._new_at = now
@@ -203,7 +174,7 @@ class Publisher:
         changed = {start: self._publishing.windows[start] for start in seen}
         changed |= {window.start: window for window in sent.windows}
         self._plan = plan
-        self._unaccounted.append((batch, absorbed, sent))
+        self._note(batch, absorbed, sent)
         if changed or forgotten or not repeated:
             self._add_step(max(batch, last.batch), absorbed, sent, list(changed.values()), forgotten)
         self._close_when_drained()
@@ -229,9 +200,9 @@ class Publisher:
     def _send_between(self, sent: Sent) -> None:
         if not sent.windows:
             return
-        self._unaccounted.append((None, 0, sent))
+        self._note(None, 0, sent)
         self._add_step(self._log.last.batch, 0, sent, sent.windows, [])
-        self._settle(self._finished, 0)
+        self.accounting.settle()
 
     def _add_step(self, batch: int, absorbed: int, sent: Sent, changed: list[Window], forgotten: list[int]) -> None:
         last = self._log.last
@@ -256,34 +227,13 @@ class Publisher:
     def _make_record(self, window: Window) -> tuple[bytes, bytes]:
         return make_record(window, self._settings.counting.window_seconds, self._settings.counting.counter)
 
-    def _settle(self, finished: int, accepted: int) -> None:
-        """Accounts for what was done up to a batch that is finished, and for what was done between it and the next."""
-        with self._accounting_lock:
-            while self._unaccounted:
-                batch, absorbed, sent = self._unaccounted[0]
-                if batch is not None and batch > finished:
-                    break
-                self._unaccounted.popleft()
-                if batch is not None:
-                    self.accounting.add_accepted(accepted, absorbed)
-                    accepted = 0
-                self._account_sent(sent)
-            self._finished = finished
-
-    def _count_new_records(self) -> int:
-        """The records written since this was asked before."""
-        before, self._told = self._told, self.accounting.records
-        return self._told - before
-
-    def _account_sent(self, sent: Sent) -> None:
-        self.accounting.add_sent(sent.events, len(sent.windows), sent.corrections, sent.corrected_events)
-        self.accounting.open_windows = self._publishing.waiting_windows()
+    def _note(self, batch: int | None, absorbed: int, sent: Sent) -> None:
+        """Leaves to the accounting what was done; see `accounting.Done`."""
+        last_window = None
         if sent.windows:
             last = sent.windows[-1]
-            end = last.start + self._settings.counting.window_seconds
-            before = self.accounting.last_window
-            if before is None or end >= before[0]:  # a correction may be of an earlier one
-                self.accounting.last_window = (end, last.unique_users)
+            last_window = (last.start + self._settings.counting.window_seconds, last.unique_users)
+        self.accounting.add_done(Done(batch, absorbed, sent, self._publishing.waiting_windows(), last_window))
 
     def _send_last_step(self) -> None:
         step, written = self._log.last, self._writer.written
@@ -348,21 +298,3 @@ class Publisher:
     def _read_last_plan(self) -> Plan:
         last = last_batch(self._spark, f"{self._query}/commits")
         return read_plan(self._spark, self._query, last) if last >= 0 else Plan(0.0, {})
-
-
-def make_record(window: Window, size: int, counter: Counter) -> tuple[bytes, bytes]:
-    """Key and value of a window's record, as `counts.make_records` makes them of a frame; `size` in seconds."""
-    start = describe_time(window.start)
-    value = {
-        "window_start": start,
-        "window_end": describe_time(window.start + size),
-        "unique_users": window.unique_users,
-        "events": window.events,
-        "counter": counter.name,
-        "relative_error": round(counter.relative_error, 4),
-        "final": window.final,
-        "revision": window.revision,
-    }
-    if counter.with_sketch:
-        value["sketch"] = window.sketch
-    return start.encode(), json.dumps(value, separators=(",", ":")).encode()

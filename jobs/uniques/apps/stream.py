@@ -12,12 +12,12 @@ from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.apps.pipeline import listen, read_events, validate_events
 from uniques.apps.plain_stream import run_plain_stream
-from uniques.apps.publisher import Publisher, Writer
+from uniques.apps.publisher import Publisher
 from uniques.core.counts import count_unique_users, make_changes, set_watermark
 from uniques.core.events import accept_events, observe_events, reject_events
 from uniques.errors import JobError, UsageError
 from uniques.jvm import gateway_of
-from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter
+from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter, Writer
 from uniques.kafka.partitions import TopicEnds
 from uniques.kafka.records import make_reject_records
 from uniques.local_io import PrintWriter

@@ -1,4 +1,6 @@
-"""Exactly-once output: one Kafka transaction holds the records of a step and the number of transactions written.
+"""Where the records of a stream go: exactly once, or at least once.
+
+Exactly once: one Kafka transaction holds the records of a step and the number of transactions written.
 
 Spark's own sink writes from many executors and can only promise at least once. A step has few results, so the driver
 writes them, with one transactional producer. In the same transaction it commits an offset to a consumer group: the
@@ -18,7 +20,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from py4j.protocol import Py4JError
 
@@ -40,6 +42,22 @@ KEEP_ALIVE_SECONDS = 10.0
 READ_SECONDS = 60
 TAKE_OVER_SECONDS = 5.0  # a new instance has written its first mark by then
 FENCED = ("ProducerFencedException", "InvalidProducerEpochException")
+
+
+class Writer(Protocol):
+    """Where records go; `written` is the number of steps with records that are there, None where that is not known."""
+
+    written: int | None
+    exactly_once: bool
+
+    def write(self, records: Sequence[tuple[bytes, bytes]], number: int) -> None:
+        """Writes records, key and value, as those of step `number` among the steps with records; raises JobError."""
+
+    def keep_alive(self) -> None:
+        """Called again and again; raises JobError when the writer can't go on."""
+
+    def close(self) -> None:
+        """Ends the writer."""
 
 
 class TransactionalWriter:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from uniques.core.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyspark.sql import Row
+
+    from uniques.state.publishing import Sent
 
 log = logging.getLogger("uniques")
 
@@ -137,6 +140,78 @@ class Accounting:
             "corrected_events": self.corrected_events,
             "exact": self.exact,
         }
+
+
+class Done(NamedTuple):
+    """What the driver did with `batch`, or between two batches (None).
+
+    `absorbed` are the events that the batch brought, `open_windows` the windows that had events without a record
+    afterwards, and `last_window` the latest one written: its end in unix seconds, and its unique users.
+    """
+
+    batch: int | None
+    absorbed: int
+    sent: Sent
+    open_windows: int
+    last_window: tuple[int, int] | None
+
+
+class StepAccounting(Accounting):
+    """The accounting of a stream whose windows the driver publishes.
+
+    What the driver did is told in its order, from one thread; it counts once Spark has finished the batch, which
+    another thread says. So the terms add up after every batch.
+    """
+
+    def __init__(self, carried: int, open_windows: int) -> None:
+        """Starts with what an earlier run left unwritten: events, and windows."""
+        super().__init__(carried)
+        self.open_windows = open_windows
+        self._done: deque[Done] = deque()
+        self._finished = -1
+        self._told = 0
+        self._lock = threading.Lock()
+
+    def add_done(self, done: Done) -> None:
+        """Takes note; `settle` accounts for it."""
+        self._done.append(done)
+
+    def settle(self, finished: int | None = None, accepted: int = 0) -> None:
+        """Accounts for what was done up to a batch that is finished, and between it and the next.
+
+        `accepted` are the accepted events of that batch. Without a batch nothing more is finished than before.
+        """
+        with self._lock:
+            if finished is not None:
+                self._finished = finished
+            while self._done:
+                batch = self._done[0].batch
+                if batch is not None and batch > self._finished:
+                    break
+                done = self._done.popleft()
+                if batch is not None:
+                    self.add_accepted(accepted, done.absorbed)
+                    accepted = 0
+                self._add(done)
+
+    def settle_all(self) -> None:
+        """Accounts for all that was written, also in batches that Spark did not report in time."""
+        with self._lock:
+            while self._done:
+                self._add(self._done.popleft())
+
+    def count_new_records(self) -> int:
+        """The records written since this was asked before."""
+        before, self._told = self._told, self.records
+        return self._told - before
+
+    def _add(self, done: Done) -> None:
+        sent = done.sent
+        self.add_sent(sent.events, len(sent.windows), sent.corrections, sent.corrected_events)
+        self.open_windows = done.open_windows
+        # A correction may be of an earlier window.
+        if done.last_window and (self.last_window is None or done.last_window[0] >= self.last_window[0]):
+            self.last_window = done.last_window
 
 
 class WatermarkAccounting(Accounting):

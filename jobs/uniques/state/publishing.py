@@ -7,13 +7,17 @@ next `revision`. Pure Python: no Spark, no clock, no files.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from uniques.state.progress import Seen
+from uniques.times import describe_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from uniques.core.counts import Counter
 
 
 class Change(NamedTuple):
@@ -154,3 +158,21 @@ class Publishing:
     def _note(self, window: Window) -> None:
         for group, belongs in ((self._open, not window.final), (self._corrected, window.final and window.changed)):
             (group.add if belongs else group.discard)(window.start)
+
+
+def make_record(window: Window, size: int, counter: Counter) -> tuple[bytes, bytes]:
+    """Key and value of a window's record, as `counts.make_records` makes them of a frame; `size` in seconds."""
+    start = describe_time(window.start)
+    value = {
+        "window_start": start,
+        "window_end": describe_time(window.start + size),
+        "unique_users": window.unique_users,
+        "events": window.events,
+        "counter": counter.name,
+        "relative_error": round(counter.relative_error, 4),
+        "final": window.final,
+        "revision": window.revision,
+    }
+    if counter.with_sketch:
+        value["sketch"] = window.sketch
+    return start.encode(), json.dumps(value, separators=(",", ":")).encode()
