@@ -63,7 +63,7 @@ class Load:
 # One thing changed at a time: heading -> line -> load.
 FAMILIES: dict[str, dict[str, Load]] = {
     "cores": {"1": Load(cores=1)},
-    "partitions": {str(number): Load(partitions=number) for number in (1, 4, 8)},
+    "partitions": {str(number): Load(partitions=number) for number in (1, 8, 16, 64, 256)},
     "bytes an event": {f"{size:,}": Load(size=size) for size in (200, 10_000)},
     "users": {f"{users:,}": Load(users=users) for users in (10, 10_000, 10_000_000)},
     "windows a batch": {f"{windows:,}": Load(windows=windows) for windows in (100, 1_000, 10_000)},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.listener import StreamingQueryProgress
 
     from uniques.apps.count_settings import CountSettings
+    from uniques.kafka.admin import TopicDescription
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
@@ -46,7 +47,9 @@ class StagedBatches:
         return Published(0)
 
 
-def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
+def run_backfill(
+    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+) -> Accounting:
     """Counts all that the input holds now; returns where the events of this run went."""
     location, counting = settings.running.checkpoint_location, settings.counting
     check_parameters(spark, location, list_fixed_parameters(settings), IMPLIED_PARAMETERS)
@@ -55,7 +58,12 @@ def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal)
         log.info("this backfill is complete; to repeat it give another --checkpoint-location")
         return accounting
     revision = keep_revision(spark, location)
-    stage_input(spark, settings, accounting, stop)
+    records = (
+        read_events(spark, settings, source)
+        if settings.source.path is None
+        else stream_lines(spark, settings.source.path)
+    )
+    stage_input(settings, records, accounting, stop)
     if stop.requested:
         return accounting
 
@@ -70,11 +78,9 @@ def run_backfill(spark: SparkSession, settings: CountSettings, stop: StopSignal)
     return accounting
 
 
-def stage_input(spark: SparkSession, settings: CountSettings, accounting: Accounting, stop: StopSignal) -> None:
-    """Reads the input to its end, in batches, stages the events that count, and adds all to the accounting."""
+def stage_input(settings: CountSettings, records: DataFrame, accounting: Accounting, stop: StopSignal) -> None:
+    """Reads the records to their end, in batches, stages the events that count, and adds all to the accounting."""
     location, rejects_topic = settings.running.checkpoint_location, settings.output.rejects_topic
-    path = settings.source.path
-    records = read_events(spark, settings) if path is None else stream_lines(spark, path)
     stage = stage_events(location)
 
     def stage_batch(validated: DataFrame, batch: int) -> None:
@@ -87,5 +93,5 @@ def stage_input(spark: SparkSession, settings: CountSettings, accounting: Accoun
     writer = observe_events(validate_events(records, settings.events)).writeStream.foreachBatch(stage_batch)
     writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
     listener = ProgressListener(StagedBatches(accounting), bounded=True)
-    with listen(spark, settings, listener):
+    with listen(records.sparkSession, settings, listener):
         run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)

@@ -75,7 +75,7 @@ def run_mode(
         return run_bounded(spark, settings)
     use_local_files(spark, settings.running.checkpoint_location)
     if settings.running.backfill:
-        return run_backfill(spark, settings, stop)
+        return run_backfill(spark, settings, source, stop)
     with report_damage(spark, settings.running.checkpoint_location):
         return run_stream(spark, settings, source, stop)
 

@@ -53,6 +53,13 @@ def make_parser() -> OneLineParser:
         help="most events in one batch: bounds memory and time of a batch after an outage (default: %(default)s)",
     )
     source.add_argument(
+        "--read-tasks",
+        type=whole_number(1, 10_000),
+        metavar="N",
+        help="tasks that read a batch, however many partitions the topic has (default: one for each core; where "
+        "executors come and go, one a partition)",
+    )
+    source.add_argument(
         "--backfill",
         action="store_true",
         help="count all that the topic, or --input, holds now, in batch and without a watermark, and end; killed, it "

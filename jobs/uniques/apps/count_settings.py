@@ -25,12 +25,16 @@ STDIN = STDOUT = "-"
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """Where records come from: `topic`, or `path`, a file, a folder or STDIN, which then has an end."""
+    """Where records come from: `topic`, or `path`, a file, a folder or STDIN, which then has an end.
+
+    `read_tasks` None: one a core.
+    """
 
     topic: str = "in"
     path: str | None = None
     starting_offsets: str = "earliest"
     max_offsets_per_trigger: int = 250_000
+    read_tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,9 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
     """
     settings = CountSettings(
         cluster,
-        SourceSettings(args.input_topic, args.input, args.starting_offsets, args.max_offsets_per_trigger),
+        SourceSettings(
+            args.input_topic, args.input, args.starting_offsets, args.max_offsets_per_trigger, args.read_tasks
+        ),
         EventSettings(
             args.json_parser,
             args.ts_unit,

@@ -12,6 +12,7 @@ from uniques.core.events import limit_events, parse_events
 from uniques.decoder import send_decoder
 from uniques.errors import UsageError
 from uniques.kafka.consumer_group import GroupCommitter
+from uniques.kafka.reading import plan_reading
 from uniques.kafka.records import add_topic
 from uniques.kafka.topics import read_topic, write_topic_once
 from uniques.local_io import print_values
@@ -25,18 +26,20 @@ if TYPE_CHECKING:
 
     from uniques.apps.count_settings import CountSettings, EventSettings, OutputSettings
     from uniques.core.counts import Counter
+    from uniques.kafka.admin import TopicDescription
     from uniques.kafka.properties import KafkaCluster
     from uniques.runtime.listener import ProgressListener
 
 log = logging.getLogger("uniques")
 
 
-def read_events(spark: SparkSession, settings: CountSettings) -> DataFrame:
-    """The input topic as a stream, from the first record that can hold an event after `start_time`."""
+def read_events(spark: SparkSession, settings: CountSettings, topic: TopicDescription | None) -> DataFrame:
+    """The input topic, described, as a stream, from the first record that can hold an event after `start_time`."""
     start, max_future = settings.events.start_time, settings.events.max_future_seconds
     # An event that counts arrived `max_future` before its time at the earliest.
     from_time = None if start is None or max_future is None else start - max_future
     source = settings.source
+    reading = plan_reading(spark, topic.partitions if topic else None, source.read_tasks)
     return read_topic(
         spark,
         settings.cluster,
@@ -45,6 +48,7 @@ def read_events(spark: SparkSession, settings: CountSettings) -> DataFrame:
         source.max_offsets_per_trigger,
         from_time,
         with_headers=settings.output.rejects_topic is not None,
+        reading=reading,
     )
 
 

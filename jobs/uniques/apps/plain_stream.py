@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
     from uniques.apps.count_settings import CountSettings
+    from uniques.kafka.admin import TopicDescription
     from uniques.runtime.signals import StopSignal
 
 log = logging.getLogger("uniques")
@@ -54,7 +55,9 @@ class ClosedWindows:
         return Published(results["rows"] if results else 0, watermark, self.accounting.open_windows)
 
 
-def run_plain_stream(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> Accounting:
+def run_plain_stream(
+    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+) -> Accounting:
     """Counts the input topic as a stream; returns where the events of this run went."""
     counting, output, running = settings.counting, settings.output, settings.running
     if output.exactly_once or output.mode == "update":
@@ -67,7 +70,7 @@ def run_plain_stream(spark: SparkSession, settings: CountSettings, stop: StopSig
     )
     follower = ClosedWindows()
     listener = ProgressListener(follower)
-    writer = make_writer(spark, settings)
+    writer = make_writer(spark, settings, source)
     with listen(spark, settings, listener):
         if running.trigger_milliseconds is not None:
             trigger = f"{running.trigger_milliseconds} milliseconds"
@@ -83,10 +86,10 @@ def run_plain_stream(spark: SparkSession, settings: CountSettings, stop: StopSig
     return follower.accounting
 
 
-def make_writer(spark: SparkSession, settings: CountSettings) -> DataStreamWriter:
+def make_writer(spark: SparkSession, settings: CountSettings, source: TopicDescription | None) -> DataStreamWriter:
     """A writer, not yet started, of the windows that close, with the rejected events beside them."""
     counting, output, location = settings.counting, settings.output, settings.running.checkpoint_location
-    validated = validate_events(read_events(spark, settings), settings.events)
+    validated = validate_events(read_events(spark, settings, source), settings.events)
     events = accept_events(observe_events(validated, counting.window_seconds))
     events = events.unionByName(read_punctuation(spark, location))
     events = events.withWatermark("event_time", to_interval(counting.keep_seconds))

@@ -48,14 +48,14 @@ def run_stream(
     if source:
         log.info("%s", describe_clock(source))
     if gateway_of(spark) is None:
-        return run_plain_stream(spark, settings, stop)
+        return run_plain_stream(spark, settings, source, stop)
     ends = TopicEnds(spark, settings.cluster, settings.source.topic, "--input-topic")
     with closing(ends), closing(open_writer(spark, settings)) as output:
         milliseconds, began = settings.running.trigger_milliseconds, time.time()
         drain_to = ends.read() if milliseconds is None else None
         publisher = Publisher(spark, settings, output, ends, drain_to)
         if not publisher.gate.is_closed:
-            run_query(spark, settings, publisher, stop)
+            run_query(spark, settings, count_changes(spark, settings, source), publisher, stop)
         is_drained = drain_to is not None and not stop.requested and settings.running.idle_seconds is not None
         publisher.finish(began if is_drained else None)
     return publisher.accounting
@@ -71,10 +71,12 @@ def describe_clock(source: TopicDescription) -> str:
     return f"arrival times are of {clocks.get(source.timestamp_type or '', 'a clock that Kafka does not tell')}"
 
 
-def run_query(spark: SparkSession, settings: CountSettings, publisher: Publisher, stop: StopSignal) -> None:
-    """Runs the query until a stop is requested, or the publisher has all it waits for."""
+def run_query(
+    spark: SparkSession, settings: CountSettings, changes: DataFrame, publisher: Publisher, stop: StopSignal
+) -> None:
+    """Runs the query of `count_changes` until a stop is requested, or the publisher has all it waits for."""
     listener = ProgressListener(publisher)
-    writer = count_changes(spark, settings).writeStream.foreachBatch(publisher.take_batch).outputMode("update")
+    writer = changes.writeStream.foreachBatch(publisher.take_batch).outputMode("update")
     # Spark's own available-now reads no punctuation that is written meanwhile, and would keep all windows.
     writer = writer.trigger(processingTime=f"{settings.running.trigger_milliseconds or 0} milliseconds")
     writer = writer.queryName(QUERY_NAME)
@@ -90,13 +92,13 @@ def run_query(spark: SparkSession, settings: CountSettings, publisher: Publisher
             raise
 
 
-def count_changes(spark: SparkSession, settings: CountSettings) -> DataFrame:
+def count_changes(spark: SparkSession, settings: CountSettings, source: TopicDescription | None) -> DataFrame:
     """The windows that each batch changes, as `counts.make_changes` gives them, with the rejected events beside them.
 
     Rows of rejected events have the columns of `records.make_reject_records`, and null in all others.
     """
     counting, output = settings.counting, settings.output
-    validated = validate_events(read_events(spark, settings), settings.events)
+    validated = validate_events(read_events(spark, settings, source), settings.events)
     events = accept_events(observe_events(validated, with_positions=True))
     punctuation = read_punctuation(spark, settings.running.checkpoint_location)
     counts = count_unique_users(set_watermark(events, punctuation), counting.window_seconds, counting.counter)

@@ -9,6 +9,7 @@ from pyspark.errors import PySparkException
 
 from uniques.errors import JobError
 from uniques.kafka.errors import CHECK_TIMEOUTS, explain_kafka_error
+from uniques.kafka.reading import DEFAULT_READING, MAX_FETCH_BYTES, Reading
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 # Measured on 2 kB events: with Kafka's defaults (1 MiB a partition, 500 records a poll) the reader waits; Spark also
 # sets the receive buffer to 64 KiB unless it is given.
 FETCH_PROPERTIES = {
-    "max.partition.fetch.bytes": "16777216",
+    "max.partition.fetch.bytes": str(MAX_FETCH_BYTES),
     "fetch.max.bytes": "67108864",
     "max.poll.records": "5000",
+    # At the end of a partition the broker holds an answer back for so long, 500 ms by default, and Spark's question about
+    # offsets waits behind it: 16 s a batch with 64 partitions. What a batch reads is there; nothing need wait.
+    "fetch.max.wait.ms": "10",
     "receive.buffer.bytes": "1048576",
 }
 # What a producer took back is no event. Kafka's own default is read_uncommitted.
@@ -67,21 +71,23 @@ def read_topic(
     max_offsets_per_trigger: int,
     from_time: int | None = None,
     with_headers: bool = False,
+    reading: Reading = DEFAULT_READING,
 ) -> DataFrame:
     """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
 
     `with_headers` adds `headers`, null for a record that has none; it costs, where records have many.
 
     Only a new checkpoint uses `starting_offsets` (`earliest`, `latest`), or in its place `from_time`: the first record
-    that arrived then or later, unix seconds. A batch advances by at most `max_offsets_per_trigger` offsets. The query
-    fails when retention removed records before they were read.
+    that arrived then or later, unix seconds. A batch advances by at most `max_offsets_per_trigger` offsets; `reading`
+    says in how many tasks, and how much a consumer fetches at once. The query fails when retention removed records
+    before they were read.
 
     Reads committed records only, up to the first transaction that is open, unless the cluster's properties set
     `isolation.level` to `read_uncommitted`.
     """
     source = (
         spark.readStream.format("kafka")
-        .options(**cluster.options(CONSUMER_PROPERTIES))
+        .options(**cluster.options({**CONSUMER_PROPERTIES, "max.partition.fetch.bytes": str(reading.fetch_bytes)}))
         .option("subscribe", topic)
         .option("startingOffsets", starting_offsets)
         .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
@@ -93,7 +99,7 @@ def read_topic(
         source = source.option("startingTimestamp", from_time * 1000).option(
             "startingOffsetsByTimestampStrategy", "latest"
         )
-    return source.load()
+    return reading.join_partitions(reading.set_options(source).load())
 
 
 def write_topic(records: DataFrame, cluster: KafkaCluster) -> DataStreamWriter:

@@ -11,6 +11,9 @@ from pyspark.sql import SparkSession
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+# What only a driver of our own can set. By default an executor keeps 64 consumers: with more partitions every batch
+# would make new ones.
+OWN_SETTINGS = {"spark.kafka.consumer.cache.capacity": "1024"}
 STOP_SECONDS = 10  # how long an abandoned batch may take to end
 
 
@@ -46,6 +49,7 @@ def changed_setting(spark: SparkSession, name: str, value: str) -> Iterator[None
 def create_session(app_name: str, state_partitions: int, settings: Mapping[str, str]) -> SparkSession:
     """A session with `list_settings`, and `settings` too, but for Databricks, which brings its own for Delta."""
     builder = SparkSession.builder.appName(app_name)
-    for name, value in {**list_settings(state_partitions), **({} if is_on_databricks() else settings)}.items():
+    own = {} if is_on_databricks() or "SPARK_REMOTE" in os.environ else OWN_SETTINGS
+    for name, value in {**own, **list_settings(state_partitions), **({} if is_on_databricks() else settings)}.items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
