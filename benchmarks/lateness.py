@@ -27,7 +27,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from uniques.apps.plain_stream import ClosedWindows
 from uniques.core.counts import Counter, count_unique_users, observe_counts
-from uniques.core.events import accept_events, observe_events, parse_events
+from uniques.core.events import accept_events, parse_events
+from uniques.core.observation import observe_events
 from uniques.runtime.listener import ProgressListener
 from uniques.times import to_interval
 

@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
 from session import choose_memory, start_session
-from uniques.core.events import EVENT_SCHEMA, STRICT_JSON
+from uniques.core.json_fields import STRICT_JSON
 from uniques.decoder import send_decoder
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ READ_ONLY = "read only"
 JOB = "Jackson on the bytes (the job)"
 FROM_JSON = "from_json, 2 fields"
 STANDARD = "json"
+EVENT_SCHEMA = "ts STRING, uid STRING, malformed STRING"
 # Bounds what a Python worker holds: Spark's 10,000 records are 20 MB of 2 kB events. The rate is the same.
 EVENTS_AN_ARROW_BATCH = 1_000
 # Every field that the generator writes; what it nests in a list is of several types.
@@ -126,7 +127,8 @@ def make_ways(values: DataFrame) -> dict[str, DataFrame]:
 
     def parse_with(schema: str) -> DataFrame:
         # The options keep Spark from leaving out the fields that are not asked for.
-        return values.select(F.from_json(text, schema, STRICT_JSON).alias("event")).select("event.ts", "event.uid")
+        options = {**STRICT_JSON, "columnNameOfCorruptRecord": "malformed"}
+        return values.select(F.from_json(text, schema, options).alias("event")).select("event.ts", "event.uid")
 
     def run_stage(struct: bool) -> DataFrame:
         find = F.arrow_udf  # type: ignore[attr-defined]  # left out of its stubs
@@ -136,7 +138,8 @@ def make_ways(values: DataFrame) -> dict[str, DataFrame]:
     variant = values.select(F.try_parse_json(text).alias("event"))
     return {
         JOB: values.select(send_decoder(values.sparkSession)(F.col("value")).alias("event")).select(
-            F.col("event.ts").cast("string").alias("ts"), "event.uid"
+            (F.col("event.time") / 1_000_000).cast("bigint").cast("string").alias("ts"),
+            F.col("event.value_0").alias("uid"),
         ),
         FROM_JSON: parse_with(EVENT_SCHEMA),
         "from_json, all fields": parse_with(FULL_SCHEMA),

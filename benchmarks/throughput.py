@@ -23,7 +23,8 @@ from report import make_table, save_bars, show_spread
 from rows import alternate, ratios
 from session import choose_memory, start_session
 from uniques.core.counts import DEFAULT_COUNTER, Counter, count_unique_users, make_records
-from uniques.core.events import accept_events, observe_events, parse_events, reject_events
+from uniques.core.events import accept_events, parse_events, reject_events
+from uniques.core.observation import observe_events
 from uniques.decoder import send_decoder
 from uniques.kafka.offsets import count_records
 from uniques.kafka.properties import KafkaCluster

@@ -28,6 +28,7 @@ from uniques.core.rollups import (
     ROLLUPS_SCHEMA,
     make_rollup_records,
 )
+from uniques.filters import FUNCTIONS
 from uniques.kafka.records import make_reject_records
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.metrics import GAUGES, MetricsListener, QueryMetrics, RollupMetrics
@@ -56,7 +57,13 @@ MORE = {
         "--backfill": "[History](../guides/history.md)",
         "--json-parser": "[Tuning](../guides/tuning.md#json-parser)",
         "--start-time": "[Handover](../guides/history.md#handover-to-the-stream)",
-        "--ts-unit": "[Event format](../guides/event-format.md)",
+        "--time-field": "[Paths](../guides/event-format.md#paths)",
+        "--time-format": "[Times](../guides/event-format.md#times)",
+        "--ts-unit": "[Times](../guides/event-format.md#times)",
+        "--time-zone": "[Times](../guides/event-format.md#times)",
+        "--user-field": "[Users](../guides/event-format.md#users)",
+        "--where": "[Conditions](../guides/event-format.md#conditions)",
+        "--read-tasks": "[Partitions](../guides/tuning.md#partitions)",
         "--max-future": "[Arrival time](../concepts/arrival-time.md)",
         "--rejects-topic": "[Rejected events](../guides/rejects.md)",
         "--watermark": "[When a result appears](../concepts/when-a-result-appears.md)",
@@ -84,15 +91,15 @@ MORE = {
 
 REASONS = {
     "tombstone": "the record has no value",
-    "invalid_utf8": "it is no event and not UTF-8, or its `uid` is damaged by bytes that are not UTF-8",
+    "invalid_utf8": "it is no event and not UTF-8, or such bytes damage its user, or a field of `--where`",
     "not_an_object": "JSON, but an array, a string, a number, `true`, `false` or `null`",
     "not_json": "no JSON; or nested deeper than 1,000 levels, or with a number of more than 1,000 digits",
-    "missing_ts": "no `ts` at the root, or `null`",
-    "bad_ts": "`ts` is no whole number of 0 or more, or is beyond the year 9999: never converted, never guessed",
-    "missing_uid": "no `uid` at the root, `null`, or empty",
-    "ts_in_future": "`ts` is more than `--max-future` after the arrival of the record in Kafka",
-    "ts_too_old": "`ts` is more than `--max-age` before it",
-    "outside_range": "`ts` is before `--start-time`, or not before `--end-time`; not written to the rejects topic",
+    "missing_ts": "no time in `--time-field`, or `null`",
+    "bad_ts": "the time is none in `--time-format`, is before 1970, or is beyond the year 9999",
+    "missing_uid": "no user in `--user-field`: missing, `null`, or empty",
+    "ts_in_future": "the time is more than `--max-future` after the arrival of the record in Kafka",
+    "ts_too_old": "the time is more than `--max-age` before it",
+    "outside_range": "the time is before `--start-time`, or not before `--end-time`; not written to the rejects topic",
 }
 MINUTE_REASONS = {
     "tombstone": "the record has no value",
@@ -133,6 +140,7 @@ SUMMARY = {
     "read": "records that this run read",
     "counted": "events in the records that this run wrote; those that a later record repeats count once",
     "rejected": "records that can't be counted",
+    "filtered": "events that `--where` leaves out",
     "late": "events that came when their window could not be corrected any more",
     "in_open_windows": "events that no record has yet",
     "rejected_by_reason": "the rejected ones by [reason](reject-reasons.md), without those that did not occur",
@@ -202,6 +210,7 @@ def make_pages(spark: SparkSession) -> dict[str, str]:
         "records.md": describe_records(spark),
         "reject-reasons.md": describe_reasons(),
         "tables.md": describe_tables(),
+        "conditions.md": describe_conditions(),
         "metrics.md": describe_metrics(),
         "versions.md": describe_versions(),
     }
@@ -406,6 +415,23 @@ def describe_families(registry: CollectorRegistry, metrics: QueryMetrics, later:
             rows[name] = (shown, family.type, family.documentation)
     rows |= {name: (f"`{name}`", "gauge", text) for name, text in later.items()}
     return make_table(["metric", "type", "meaning"], rows.values())
+
+
+# Conditions
+
+
+def describe_conditions() -> str:
+    """What may occur in --where."""
+    return (
+        "# Conditions\n\nWhat `--where` may use: [Event format](../guides/event-format.md#conditions). "
+        "Nothing in it asks a clock, calls other code, or fails for what a field holds.\n\n"
+        "- Comparisons, `AND`, `OR`, `NOT`, `IN`, `BETWEEN`, `IS NULL`, `IS DISTINCT FROM`, `CASE`, `CAST`, "
+        "arithmetic, `||`.\n- `LIKE`, `ILIKE` and `RLIKE` with a pattern that stands in the condition.\n"
+        "- These functions, as "
+        "[Spark](https://spark.apache.org/docs/latest/api/sql/) has them: "
+        + ", ".join(f"`{name}`" for name in FUNCTIONS)
+        + ".\n"
+    )
 
 
 # Versions

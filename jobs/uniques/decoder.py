@@ -1,7 +1,7 @@
 """The fast JSON parser: reads ordinary events from their bytes, and leaves every other record to Spark's own parser.
 
 `events.parse_events` alone decides what an event is. This parser answers only where it is certain that Spark's parser
-gives the same answer: for an object with a time in `ts` and a string in `uid` that is not empty. For any other record
+gives the same answer: for an object with a time and a user, whose fields are no objects or arrays. For any other record
 it returns null, and Spark parses the record. So both parsers count and reject the same records, for the same reasons.
 
 Spark's `from_json` turns a record into characters before its parser, Jackson, reads it. Here Jackson reads the bytes,
@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import uuid
 import zipfile
 from functools import lru_cache, partial
 from importlib import resources
@@ -24,32 +25,34 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
-from uniques.core.events import largest_ts
+from uniques.core.choices import TS_UNITS
+from uniques.core.events import schema_of
+from uniques.core.fields import DEFAULT_SHAPE, EventShape
 from uniques.errors import UsageError
 from uniques.jvm import compile_java, gateway_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from pyspark.sql import Column, SparkSession
 
-DECODED_SCHEMA = "ts BIGINT, uid STRING"
 SOURCE = "EventDecoder.java"
 
 
 @lru_cache
-def send_decoder(spark: SparkSession, ts_unit: str = "s") -> Callable[[Column], Column]:
-    """A function of a BINARY column: STRUCT<ts BIGINT, uid STRING>, null where Spark's parser has to look.
+def send_decoder(spark: SparkSession, shape: EventShape = DEFAULT_SHAPE) -> Callable[[Column], Column]:
+    """A function of a BINARY column, for `events.parse_events`: a STRUCT, null where Spark's parser has to look.
 
-    `ts` is in `ts_unit`, a key of TS_UNITS, and within its range; `uid` is not empty. Executors fetch the class
+    `time` is BIGINT microseconds, or the text where the shape's time has a pattern; `value_0`, `value_1`, … STRING are
+    the shape's `json_fields`. Where the shape has a condition, time and users may be null. Executors fetch the class
     from the driver. Raises UsageError, one line, where Spark takes no Java function from Python, as in Spark Connect.
     """
     gateway = gateway_of(spark)
     if gateway is None:
         raise UsageError("--json-parser bytes needs a classic Spark driver: Spark Connect takes no Java function")
-    name = f"uniques_decode_{ts_unit}"
+    name = f"uniques_decode_{uuid.uuid4().hex}"
     try:
-        register_decoder(spark, gateway.jvm, name, largest_ts(ts_unit))
+        register_decoder(spark, gateway.jvm, name, shape)
     # py4j takes a class that it may not load for a package, and a package can't be called: hence TypeError.
     except (Py4JError, PySparkException, TypeError, OSError) as error:
         message = " ".join(str(error).split("\n\tat ")[0].splitlines()[:2])
@@ -57,8 +60,36 @@ def send_decoder(spark: SparkSession, ts_unit: str = "s") -> Callable[[Column], 
     return partial(F.call_function, name)
 
 
-def register_decoder(spark: SparkSession, jvm: Any, name: str, largest: int) -> None:
+def register_decoder(spark: SparkSession, jvm: Any, name: str, shape: EventShape) -> None:
     """Compiles the function, has Spark send it to its executors, and names it in the session."""
+    send_class(spark, jvm)
+    time_format = shape.time_format
+    decoded = jvm.org.apache.spark.sql.types.DataType.fromDDL(schema_of(shape))
+    function = jvm.uniques.EventDecoder.create(
+        make_list(jvm, shape.time.names if shape.has_time_field else []),
+        make_list(jvm, [make_list(jvm, field.names) for field in shape.json_fields]),
+        # Where a user may be elsewhere, the object need not have one.
+        len(shape.users) if all(field.is_json for field in shape.users) else 0,
+        shape.where is not None,
+        time_format.name if time_format.pattern is None else "text",
+        TS_UNITS[time_format.unit],
+        time_format.zone,
+        decoded,
+    )
+    spark._jsparkSession.udf().register(name, function)
+
+
+def make_list(jvm: Any, items: Iterable[Any]) -> Any:
+    """A Java list, whatever py4j makes of Python's."""
+    found = jvm.java.util.ArrayList()
+    for item in items:
+        found.add(item)
+    return found
+
+
+@lru_cache
+def send_class(spark: SparkSession, jvm: Any) -> None:
+    """Compiles EventDecoder.java, once, and has Spark send it to its executors."""
     folder = Path(tempfile.mkdtemp(prefix="uniques-"))
     # Executors fetch the jar whenever they start, so it stays until the job ends.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -68,8 +99,6 @@ def register_decoder(spark: SparkSession, jvm: Any, name: str, largest: int) -> 
         for class_name, code in compile_decoder(jvm).items():
             archive.writestr(class_name.replace(".", "/") + ".class", code)
     spark.sql(f"ADD JAR '{jar}'")
-    decoded = jvm.org.apache.spark.sql.types.DataType.fromDDL(DECODED_SCHEMA)
-    spark._jsparkSession.udf().register(name, jvm.uniques.EventDecoder.create(largest, decoded))
 
 
 def compile_decoder(jvm: Any) -> dict[str, bytes]:

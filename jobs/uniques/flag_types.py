@@ -7,6 +7,7 @@ import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn
 
+from uniques.core.fields import TIME_FORMATS, Field, parse_fields
 from uniques.errors import EXIT_USAGE
 from uniques.times import parse_duration, parse_iso_time
 
@@ -105,6 +106,33 @@ def minute(text: str) -> datetime:
     if time is None or time.second or time.microsecond:
         raise refuse(text, "a full minute such as 2016-07-11T13:39, or with an offset: 2016-07-11T13:39Z")
     return time
+
+
+def field(text: str) -> Field:
+    """A type for the path of one field of an event's JSON object."""
+    found = fields(text)
+    if len(found) > 1 or not found[0].is_json:
+        raise refuse(text, "the path of one field, such as ts or context.sent_at")
+    return found[0]
+
+
+def fields(text: str) -> tuple[Field, ...]:
+    """A type for paths of fields, separated by commas."""
+    try:
+        return parse_fields(text.strip())
+    except ValueError:
+        raise refuse(
+            text,
+            "the path of a field, such as uid or user.id, or several with commas; names with dots or blanks in "
+            "backticks; @topic, @key or @header.NAME of the record",
+        ) from None
+
+
+def time_format(text: str) -> str:
+    """A type for TIME_FORMATS and patterns; Spark says later whether it knows the pattern."""
+    if text not in TIME_FORMATS and not ("y" in text and re.search("[Hhk]", text)):
+        raise refuse(text, f"{', '.join(TIME_FORMATS)}, or a pattern such as 'dd/MMM/yyyy:HH:mm:ss Z'")
+    return text
 
 
 def topic(text: str) -> str:

@@ -25,7 +25,8 @@ from support import (
 )
 from uniques import __version__
 from uniques.core.counts import Counter, count_unique_users, make_records, set_watermark
-from uniques.core.events import accept_events, observe_events, parse_events
+from uniques.core.events import accept_events, parse_events
+from uniques.core.observation import observe_events
 from uniques.errors import JobError, UsageError
 from uniques.kafka.admin import TopicDescription, check_topics
 from uniques.kafka.properties import KafkaCluster

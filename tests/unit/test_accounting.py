@@ -43,7 +43,7 @@ def test_events_of_results_that_were_not_observed_once_are_no_exact_account() ->
 def check_sum(accounting: Accounting) -> None:
     totals = accounting.totals()
     given = totals["carried"] + totals["read"]
-    assert given == sum(totals[name] for name in ("counted", "rejected", "late", "in_open_windows"))
+    assert given == sum(totals[name] for name in ("counted", "rejected", "filtered", "late", "in_open_windows"))
 
 
 def test_accepted_events_that_reached_no_window_were_late() -> None:
@@ -58,6 +58,7 @@ def test_accepted_events_that_reached_no_window_were_late() -> None:
         "read": 4,
         "counted": 6,
         "rejected": 1,
+        "filtered": 0,
         "late": 1,
         "in_open_windows": 1,
     }

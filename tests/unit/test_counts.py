@@ -10,7 +10,8 @@ import pytest
 from chispa import assert_df_equality
 from datasketches import hll_sketch
 from uniques.core.counts import Counter, count_unique_users, hll_error, make_records
-from uniques.core.events import accept_events, observe_events, parse_events
+from uniques.core.events import accept_events, parse_events
+from uniques.core.observation import observe_events
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

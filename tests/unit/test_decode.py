@@ -9,7 +9,9 @@ from chispa import assert_df_equality
 from generate_events import Settings, generate_events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from uniques.core.events import MAX_LONG, parse_events
+from uniques.core.event_time import MAX_LONG
+from uniques.core.events import parse_events
+from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
 from uniques.decoder import send_decoder
 
 if TYPE_CHECKING:
@@ -21,6 +23,16 @@ DECIDED = {
     b'{ "uid" : "a" , "n" : {"ts":1} , "ts" : "1468244384" } ': (T, "a"),
     b'{"ts":"0001468244384","uid":"a"}': (T, "a"),
     b'{"ts":0,"uid":"\\u0061"}': (0, "a"),
+    b'{"ts":1,"uid":7}': (1, "7"),
+    b'{"ts":1.25,"uid":true}': (1.25, "true"),
+    b'{"ts":"1468244384.5","uid":2.50}': (T + 0.5, "2.5"),
+    b'{"ts":1.468244384e9,"uid":"a"}': (T, "a"),
+    b'{"ts":1468244384000,"uid":"a"}': (T, "a"),
+    b'{"ts":"1468244384000000","uid":"a"}': (T, "a"),
+    b'{"ts":1468244384000000000,"uid":"a"}': (T, "a"),
+    b'{"ts":"2016-07-11T13:39:44Z","uid":"a"}': (T, "a"),
+    b'{"ts":"2016-07-11 15:39:44.25+0200","uid":"a"}': (T + 0.25, "a"),
+    b'{"ts":"2016-07-11T13:39","uid":"a"}': (T - 44, "a"),
     b'{"\\u0074s":5,"uid":"a"}': (5, "a"),
     b'{"ts":5,"uid":"\xc3\xa4\\ud83d\\ude00","\xc3\xa4":"\xf0\x9f\x98\x80"}': (5, "ä😀"),
 }
@@ -34,17 +46,18 @@ LEFT_TO_SPARK = [
     b'{"uid":"a"}',
     b'{"ts":null,"uid":"a"}',
     b'{"ts":1,"uid":""}',
-    b'{"ts":1,"uid":7}',
     b'{"ts":-1,"uid":"a"}',
     b'{"ts":" 1 ","uid":"a"}',
     b'{"ts":"+1","uid":"a"}',
     b'{"ts":"1_0","uid":"a"}',
     b'{"ts":"\xd9\xa1","uid":"a"}',
-    b'{"ts":1.0,"uid":"a"}',
-    b'{"ts":1e3,"uid":"a"}',
     b'{"ts":true,"uid":"a"}',
-    b'{"ts":253402300800,"uid":"a"}',
-    b'{"ts":"253402300800","uid":"a"}',
+    b'{"ts":1,"uid":{"id":7}}',
+    b'{"ts":"2016-02-30T13:39:44Z","uid":"a"}',
+    b'{"ts":"2016-07-11T13:39:44+19:00","uid":"a"}',
+    b'{"ts":"2016-07-11","uid":"a"}',
+    b'{"ts":"1969-12-31T23:59:59Z","uid":"a"}',
+    b'{"ts":"1.E5","uid":"a"}',
     b'{"ts":99999999999999999999,"uid":"a"}',
     b'{"ts":"' + b"1" * 5000 + b'","uid":"a"}',
     b'{"ts":1,"uid":"\xff"}',
@@ -64,10 +77,13 @@ LEFT_TO_SPARK = [
 ]
 
 
-def decode(spark: SparkSession, values: list[bytes | None], ts_unit: str = "s") -> list[tuple[int, str] | None]:
+def decode(
+    spark: SparkSession, values: list[bytes | None], shape: EventShape = DEFAULT_SHAPE
+) -> list[tuple[float, str] | None]:
+    """Time, in seconds, and user, null where the fast parser leaves the record to Spark's."""
     frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
-    rows = frame.select("i", send_decoder(spark, ts_unit)(frame.value).alias("event")).orderBy("i").collect()
-    return [(row.event.ts, row.event.uid) if row.event else None for row in rows]
+    rows = frame.select("i", send_decoder(spark, shape)(frame.value).alias("event")).orderBy("i").collect()
+    return [(row.event.time / 1e6, row.event.value_0) if row.event else None for row in rows]
 
 
 def test_ordinary_events_are_decided(spark: SparkSession) -> None:
@@ -80,9 +96,11 @@ def test_whatever_else_there_is_is_left_to_sparks_parser(spark: SparkSession) ->
 
 
 def test_the_largest_time_of_a_unit_is_a_time(spark: SparkSession) -> None:
-    assert decode(spark, [b'{"ts":%d,"uid":"a"}' % MAX_LONG], "ns") == [(MAX_LONG, "a")]
-    assert decode(spark, [b'{"ts":"%d","uid":"a"}' % MAX_LONG], "ns") == [(MAX_LONG, "a")]
-    assert decode(spark, [b'{"ts":"%d","uid":"a"}' % (MAX_LONG + 1)], "ns") == [None]
+    nanoseconds = EventShape(time_format=TimeFormat("unix", "ns"))
+    latest = (MAX_LONG // 1_000 / 1e6, "a")
+    assert decode(spark, [b'{"ts":%d,"uid":"a"}' % MAX_LONG], nanoseconds) == [latest]
+    assert decode(spark, [b'{"ts":"%d","uid":"a"}' % MAX_LONG], nanoseconds) == [latest]
+    assert decode(spark, [b'{"ts":"%d","uid":"a"}' % (MAX_LONG + 1)], nanoseconds) == [None]
 
 
 def assert_parsers_agree(spark: SparkSession, values: list[bytes]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Observation
-from uniques.core.events import REJECT_REASONS, accept_events, observe_events, parse_events, reject_events
+from uniques.core.events import REJECT_REASONS, accept_events, parse_events, reject_events
+from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
+from uniques.core.observation import observe_events
 from uniques.decoder import send_decoder
 from uniques.state.accounting import Accounting
 
@@ -31,7 +34,7 @@ def validate(
     """`(ts, uid, reason)` of each value, in order; both parsers must say the same."""
     frame = spark.createDataFrame([(i, value) for i, value in enumerate(values)], "i INT, value BINARY")
     found = []
-    for decode in (None, send_decoder(spark, flags.get("ts_unit", "s"))):
+    for decode in (None, send_decoder(spark, flags.get("shape", DEFAULT_SHAPE))):
         validated = parse_events(frame, **flags, decode=decode).orderBy("i")
         rows = validated.selectExpr("unix_seconds(event_time) AS ts", "uid", "reject_reason").collect()
         found.append([(row.ts, row.uid, row.reject_reason) for row in rows])
@@ -109,7 +112,7 @@ def test_bad_numbers_do_not_depend_on_ansi_mode(spark: SparkSession, ansi: str) 
     spark.conf.set("spark.sql.ansi.enabled", ansi)
     try:
         found = validate(
-            spark, [b'{"ts":"1.5","uid":"a"}', b'{"ts":"x","uid":"a"}', b'{"ts":99999999999999999999,"uid":"a"}']
+            spark, [b'{"ts":"1.5.5","uid":"a"}', b'{"ts":"x","uid":"a"}', b'{"ts":99999999999999999999,"uid":"a"}']
         )
     finally:
         spark.conf.set("spark.sql.ansi.enabled", before)
@@ -128,7 +131,9 @@ def test_bad_numbers_do_not_depend_on_ansi_mode(spark: SparkSession, ansi: str) 
 def test_ts_is_read_in_the_unit_that_is_said_and_never_guessed(
     spark: SparkSession, unit: str, times: dict[int, int | None]
 ) -> None:
-    found = validate(spark, [b'{"ts":%d,"uid":"a"}' % ts for ts in times], ts_unit=unit)
+    found = validate(
+        spark, [b'{"ts":%d,"uid":"a"}' % ts for ts in times], shape=EventShape(time_format=TimeFormat("unix", unit))
+    )
     assert [(seconds, reason) for seconds, _, reason in found] == [
         (seconds, None if seconds else "bad_ts") for seconds in times.values()
     ]
@@ -161,6 +166,32 @@ def refuse_constant(_text: str) -> None:
     raise ValueError
 
 
+def read_time(ts: object) -> Fraction | None:
+    """Unix seconds that a value says, in Python's own way; None when it says none from 1970 to 9999."""
+    text = ts.strip("".join(map(chr, range(1, 33)))) if isinstance(ts, str) else json.dumps(ts)
+    if re.fullmatch(r"[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,3})?", text):
+        number = Fraction(text)
+        for unit in (1, 1_000, 1_000_000, 1_000_000_000):
+            if 0 <= number < min(253402300800 * unit, 2**63):
+                return number / unit
+        return None
+    if not isinstance(ts, str) or not re.fullmatch(
+        r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.]\d{1,9})?)?( ?(Z|z|[+-](0\d|1[0-8])(:?[0-5]\d)?))?", text, re.ASCII
+    ):
+        return None
+    whole, fraction, rest = re.fullmatch(r"(.*?)([.]\d+)?( ?(?:[Zz]|[+-][\d:]+)?)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    offset = rest.strip().upper().replace(":", "")
+    offset = offset if len(offset) != 3 else offset + "00"
+    form = "%Y-%m-%dT%H:%M" + (":%S" if whole.count(":") == 2 else "")
+    try:
+        local = datetime.strptime(whole.upper().replace(" ", "T"), form).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    ahead = 0 if offset in {"", "Z"} else int(offset[0] + "1") * (int(offset[1:3]) * 3600 + int(offset[3:]) * 60)
+    seconds = Fraction(int(local.timestamp()) - ahead) + Fraction("0" + (fraction or ".0"))
+    return seconds if 0 <= seconds < 253402300800 else None
+
+
 def classify(value: bytes) -> str:
     """An independent reading of the contract, with Python's JSON parser."""
     try:
@@ -182,8 +213,7 @@ def classify(value: bytes) -> str:
     ts, uid = found.get("ts"), found.get("uid")
     if ts is None:
         return "missing_ts"
-    digits = str(ts).strip() if isinstance(ts, str) else json.dumps(ts)
-    if not re.fullmatch(r"[+-]?[0-9]+", digits) or not 0 <= int(digits) <= 253402300799:
+    if read_time(ts) is None:
         return "bad_ts"
     if uid is None or uid == "":
         return "missing_uid"
@@ -198,8 +228,12 @@ SCALARS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=8),
-    st.sampled_from(["1468244384", "-5", "1e3", "0", " 7 ", "+7", "", "abc"]),
+    st.sampled_from(["1468244384", "-5", "1e3", "0", " 7 ", "+7", "", "abc", "1.", ".5", "1.E2", "1e0001", "1.25"]),
+    st.sampled_from(["2016-07-11T13:39:44Z", "2016-07-11 13:39+02", "2016-7-11T13:39Z", "2016-07-11T24:00:00Z"]),
+    st.from_regex(r"\A[12]\d{3}-[01]\d-[0-3]\d[T ][0-2]\d:[0-6]\d(:[0-6]\d([.]\d{1,10})?)?( ?(Z|[+-][01]\d:?\d\d))?\Z"),
     st.integers(0, 2**32),
+    st.floats(0, 1e19).map(lambda number: round(number, 3)),
+    st.decimals(0, 10**10, places=9).map(str),
 )
 VALUES = st.recursive(
     SCALARS,

@@ -18,6 +18,7 @@ from uniques.apps.count_settings import (
 )
 from uniques.apps.shared_flags import cluster_of
 from uniques.core.counts import Counter
+from uniques.core.fields import TS, UID, EventShape, TimeFormat
 from uniques.kafka.properties import KafkaCluster
 
 if TYPE_CHECKING:
@@ -30,11 +31,22 @@ def test_every_flag_has_a_default_that_works_and_the_settings_have_the_same() ->
     assert settings == CountSettings(
         KafkaCluster("localhost:9092"),
         SourceSettings("in", None, "earliest", 250_000),
-        EventSettings("auto", "s", None, None, 5, None),
+        EventSettings("auto", EventShape(TS, TimeFormat("auto"), (UID,)), None, None, None, 5, None),
         CountingSettings(60, 5, 3_600, Counter("approx_count_distinct", 0.05, 12, False)),
         OutputSettings("out", "append", 10, None, None, None),
         RunningSettings("checkpoint/unique_users", False, False, 200, 5, None, None, 2),
     )
+
+
+def test_flags_say_the_shape_of_events() -> None:
+    assert parse_settings(["--ts-unit", "ms"]).events.shape.time_format == TimeFormat("unix", "ms")
+    assert parse_settings(["--time-format", "unix"]).events.shape.time_format == TimeFormat("unix", "s")
+    shape = parse_settings(
+        ["--time-field", "a.`b.c`", "--user-field", "user.id, @key", "--time-format", "dd/MMM/yyyy:HH:mm:ss Z"]
+    ).events.shape
+    assert shape.time.names == ("a", "b.c")
+    assert [field.names for field in shape.users] == [("user", "id"), ("@key",)]
+    assert shape.time_format.pattern == "dd/MMM/yyyy:HH:mm:ss Z"
 
 
 def test_settings_hold_durations_in_seconds_and_what_is_off_as_none() -> None:
@@ -49,6 +61,15 @@ def test_settings_hold_durations_in_seconds_and_what_is_off_as_none() -> None:
 
 
 WRONG = [
+    (["--time-field", "a..b"], "--time-field: 'a..b' is not allowed: give the path of a field, such as uid or user.id"),
+    (["--time-field", "a,b"], "--time-field: 'a,b' is not allowed: give the path of one field"),
+    (["--time-field", "@key"], "--time-field: '@key' is not allowed: give the path of one field"),
+    (["--user-field", "@value"], "--user-field: '@value' is not allowed: give the path of a field"),
+    (
+        ["--time-format", "rfc"],
+        "--time-format: 'rfc' is not allowed: give auto, unix, iso, kafka, or a pattern such as",
+    ),
+    (["--ts-unit", "m"], "--ts-unit: invalid choice: 'm' (choose from"),
     (["--rsd", "0.9"], "--rsd: '0.9' is not allowed: give a number from 0.005 to 0.39"),
     (["--rsd", "abc"], "--rsd: 'abc' is not allowed: give a number from"),
     (["--rsd", "nan"], "--rsd: 'nan' is not allowed: give a number from"),
@@ -95,6 +116,18 @@ def test_a_wrong_value_gets_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (
+            ["--input", "x", "--user-field", "@key"],
+            "@key is of a topic's records: the lines of --input have none",
+        ),
+        (
+            ["--input", "x", "--time-format", "kafka"],
+            "--time-format kafka is for a topic: the lines of --input have no arrival time",
+        ),
+        (
+            ["--time-format", "iso", "--ts-unit", "ms"],
+            "--ts-unit ms is for unix times: leave out --time-format iso, or the unit",
+        ),
         (
             ["--backfill", "--start-time", "2016-07-11T13:39:30"],
             "--start-time 2016-07-11T13:39:30Z cuts a window of 1 minute: give the start of a window",

@@ -9,7 +9,8 @@ from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.apps.pipeline import listen, make_results, read_events, validate_events, write_results
 from uniques.core.counts import count_unique_users
-from uniques.core.events import accept_events, observe_events, reject_events
+from uniques.core.events import accept_events, reject_events
+from uniques.core.observation import observe_events
 from uniques.kafka.records import make_reject_records
 from uniques.kafka.topics import write_topic_once
 from uniques.local_io import stream_lines

@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from uniques.apps.pipeline import make_results, validate_events, write_results
 from uniques.core.counts import count_unique_users
-from uniques.core.events import accept_events, observe_events, reject_events
+from uniques.core.events import accept_events, reject_events
+from uniques.core.observation import observe_events
 from uniques.kafka.records import make_reject_records
 from uniques.kafka.topics import write_topic_once
 from uniques.local_io import open_input, read_lines

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from uniques.apps.backfill import run_backfill
 from uniques.apps.bounded import run_bounded
 from uniques.apps.count_flags import QUERY_NAME, make_parser
-from uniques.apps.count_settings import make_settings
+from uniques.apps.count_settings import check_record_fields, make_settings
 from uniques.apps.hints import explain_rejects
-from uniques.apps.pipeline import choose_decoder, load_metrics
+from uniques.apps.pipeline import choose_decoder, find_shape, load_metrics
 from uniques.apps.shared_flags import cluster_of
 from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
@@ -55,8 +55,9 @@ def parse_settings(argv: Sequence[str] | None = None) -> CountSettings:
 
 def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
     """Counts the input, then says where every event went, and why if most were rejected."""
+    check_record_fields(settings, find_shape(spark, settings.events))  # fails here rather than in the first batch
     if settings.events.json_parser == "bytes":
-        choose_decoder(spark, settings.events)  # fails here rather than in the first batch
+        choose_decoder(spark, settings.events)
     accounting = run_mode(spark, settings, describe_source(spark, settings), stop)
     summary = json.dumps(accounting.summary())
     log.info("summary: %s", summary)

@@ -10,10 +10,13 @@ from uniques.flag_types import (
     OneLineParser,
     duration,
     duration_or_off,
+    field,
+    fields,
     group,
     instant,
     location,
     number,
+    time_format,
     topic,
     trigger,
     whole_number,
@@ -77,6 +80,50 @@ def make_parser() -> OneLineParser:
         help="spark: from_json; bytes: the same events, read from their bytes by a Java function that the driver "
         "compiles; auto: bytes where Spark takes it, else spark (default: %(default)s)",
     )
+    events = parser.add_argument_group("events")
+    events.add_argument(
+        "--time-field",
+        type=field,
+        default="ts",
+        metavar="PATH",
+        help="the field with an event's time; of nested objects with dots, names with dots in backticks: "
+        "context.`sent.at` (default: %(default)s)",
+    )
+    events.add_argument(
+        "--time-format",
+        type=time_format,
+        default="auto",
+        metavar="FORMAT",
+        help="auto: unix time in seconds, milli-, micro- or nanoseconds, told apart by size, or ISO 8601; unix; iso; "
+        "kafka: the arrival time of the record is the event's; or a pattern of Spark's, such as "
+        "'dd/MMM/yyyy:HH:mm:ss Z' (default: %(default)s)",
+    )
+    events.add_argument(
+        "--ts-unit",
+        choices=tuple(TS_UNITS),
+        help="unit of unix times, which are then not told apart by size (default: s for --time-format unix)",
+    )
+    events.add_argument(
+        "--time-zone",
+        default="UTC",
+        metavar="ZONE",
+        help="zone of times that say none, such as Europe/Zurich (default: %(default)s)",
+    )
+    events.add_argument(
+        "--user-field",
+        type=fields,
+        default="uid",
+        metavar="PATH,…",
+        help="the field with the user; of several the first that is there and not empty; @key is the record's key, "
+        "@header.NAME a header (default: %(default)s)",
+    )
+    events.add_argument(
+        "--where",
+        metavar="CONDITION",
+        help="count only events for which this SQL condition over their fields holds, such as \"type = 'view' AND "
+        "coalesce(bot, 'false') <> 'true'\"; fields are strings; functions that fail or ask a clock are not allowed "
+        "(default: all)",
+    )
     validation = parser.add_argument_group("which events count")
     validation.add_argument(
         "--start-time",
@@ -91,20 +138,17 @@ def make_parser() -> OneLineParser:
         help="count only windows that end then or earlier; for --backfill and --input (default: any)",
     )
     validation.add_argument(
-        "--ts-unit", choices=tuple(TS_UNITS), default="s", help="unit of ts in the events (default: %(default)s)"
-    )
-    validation.add_argument(
         "--max-future",
         type=duration_or_off(0),
         default="5 seconds",
         metavar="DURATION",
-        help="how far ts may be ahead of the event's arrival in Kafka, or off (default: %(default)s)",
+        help="how far the time of an event may be ahead of its arrival in Kafka, or off (default: %(default)s)",
     )
     validation.add_argument(
         "--max-age",
         type=duration(1),
         metavar="DURATION",
-        help="how far ts may be behind the event's arrival in Kafka (default: any)",
+        help="how far the time of an event may be behind its arrival in Kafka (default: any)",
     )
     validation.add_argument(
         "--rejects-topic",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import DELIVERIES
 from uniques.core.counts import Counter
+from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
 from uniques.errors import UsageError
 from uniques.flag_types import AVAILABLE_NOW, OFF
 from uniques.kafka.properties import KafkaCluster
@@ -39,10 +40,14 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class EventSettings:
-    """How records are parsed, and which events count; None stands for any time and any age."""
+    """How records are parsed, and which events count; None stands for any time and any age.
+
+    `where` is the condition as it was given: only Spark can read it, and `shape` has none.
+    """
 
     json_parser: str = "auto"
-    ts_unit: str = "s"
+    shape: EventShape = DEFAULT_SHAPE
+    where: str | None = None
     start_time: int | None = None
     end_time: int | None = None
     max_future_seconds: int | None = 5
@@ -122,7 +127,8 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
         ),
         EventSettings(
             args.json_parser,
-            args.ts_unit,
+            make_shape(args),
+            args.where,
             args.start_time,
             args.end_time,
             None if args.max_future == OFF else args.max_future,
@@ -157,6 +163,16 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
     return settings
 
 
+def make_shape(args: argparse.Namespace) -> EventShape:
+    """Where an event has its time and its users, as the flags say. A unit that is given says what format it is of."""
+    name = args.time_format
+    if args.ts_unit is not None and name != "unix":
+        if name != "auto":
+            raise UsageError(f"--ts-unit {args.ts_unit} is for unix times: leave out --time-format {name}, or the unit")
+        name = "unix"
+    return EventShape(args.time_field, TimeFormat(name, args.ts_unit or "s", args.time_zone), args.user_field)
+
+
 def check_settings(settings: CountSettings) -> None:
     """Raises UsageError, one line, for settings that are right each by itself but not together."""
     window = settings.counting.window_seconds
@@ -179,6 +195,7 @@ def check_settings(settings: CountSettings) -> None:
         raise UsageError(
             "--delivery exactly-once is for a stream: --backfill may write a record again, equal under its key"
         )
+    check_record_fields(settings, settings.events.shape)
     if settings.running.keep_staged and not backfill:
         raise UsageError("--keep-staged is for --backfill: nothing else stages events")
     if output.exactly_once and (path is not None or output.topic is None):
@@ -188,6 +205,16 @@ def check_settings(settings: CountSettings) -> None:
             f"--rejects-topic: {output.rejects_topic!r} is not allowed with --output - on a stream: give an "
             "--output-topic, or --input"
         )
+
+
+def check_record_fields(settings: CountSettings, shape: EventShape) -> None:
+    """Raises UsageError, one line, when events are to have something of their record, and lines of files are read."""
+    if settings.source.path is None:
+        return
+    if not shape.has_time_field:
+        raise UsageError("--time-format kafka is for a topic: the lines of --input have no arrival time")
+    for found in shape.record_fields:
+        raise UsageError(f"{found.text} is of a topic's records: the lines of --input have none")
 
 
 # What a checkpoint that does not name a parameter was made with: what the job did before it had the flag. A flag that
@@ -200,6 +227,9 @@ IMPLIED_PARAMETERS = {
     "--counter": "approx_count_distinct",
     "--sketch": "off",
     "--lg-k": "any",
+    "--time-field": "ts",
+    "--user-field": "uid",
+    "--where": "none",
 }
 
 
@@ -214,6 +244,9 @@ def list_fixed_parameters(settings: CountSettings) -> dict[str, str]:
         # Earlier windows belong to the backfill; late events must not overwrite its records.
         "--start-time": "any" if events.start_time is None else describe_time(events.start_time),
         "--end-time": "any" if events.end_time is None else describe_time(events.end_time),
+        "--time-field": events.shape.time.text if events.shape.has_time_field else "kafka",
+        "--user-field": ",".join(field.text for field in events.shape.users),
+        "--where": events.where or "none",
         "--window": describe_duration(settings.counting.window_seconds),
         "--counter": counter.name,
         "--rsd": f"{counter.rsd:g}" if counter.name == "approx_count_distinct" else "any",

@@ -15,19 +15,22 @@ HINTS = {
     "invalid_utf8": NO_JSON,
     "not_an_object": NO_JSON,
     "not_json": NO_JSON,
-    "missing_ts": "an event needs the field ts at its root",
-    "bad_ts": "ts is a whole number; --ts-unit ms, us or ns says that it is not in seconds",
-    "missing_uid": "an event needs the field uid at its root, not empty",
-    "ts_in_future": "ts is ahead of the record's arrival in Kafka; --max-future sets how far it may be",
-    "ts_too_old": "ts is behind the record's arrival in Kafka; --max-age sets how far it may be",
+    "missing_ts": "an event needs a time in --time-field, ts by default",
+    "bad_ts": "--time-format says how an event writes its time: a number, ISO 8601, or a pattern",
+    "missing_uid": "an event needs a user in --user-field, uid by default, not empty",
+    "ts_in_future": "events are ahead of their arrival in Kafka; --max-future sets how far they may be",
+    "ts_too_old": "events are behind their arrival in Kafka; --max-age sets how far they may be",
     "outside_range": "the events are outside the times of --start-time and --end-time",
 }
 
 
 def explain_rejects(accounting: Accounting) -> str | None:
-    """One line about the most frequent reason, when more than half of the records read were rejected; else None."""
+    """One line about the most frequent reason, when more than half of the records read were rejected; else None.
+
+    Filtered events are not asked about.
+    """
     rejected = sum(accounting.rejected.values())
-    if 2 * rejected <= accounting.read:
+    if 2 * rejected <= accounting.read - accounting.filtered:
         return None
     reason, number = accounting.rejected.most_common(1)[0]
     return f"{rejected} of {accounting.read} records were rejected, {number} of them as {reason}: {HINTS[reason]}"

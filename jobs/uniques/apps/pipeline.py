@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
 from uniques.apps.shared_flags import needed_packages
+from uniques.core.calendar import check_zone
 from uniques.core.counts import make_records
 from uniques.core.events import limit_events, parse_events
 from uniques.decoder import send_decoder
 from uniques.errors import UsageError
+from uniques.filters import read_filter
 from uniques.kafka.consumer_group import GroupCommitter
 from uniques.kafka.reading import plan_reading
 from uniques.kafka.records import add_topic
 from uniques.kafka.topics import read_topic, write_topic_once
 from uniques.local_io import print_values
 from uniques.runtime.listener import add_listeners
+from uniques.runtime.session import changed_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 
     from uniques.apps.count_settings import CountSettings, EventSettings, OutputSettings
     from uniques.core.counts import Counter
+    from uniques.core.fields import EventShape
     from uniques.kafka.admin import TopicDescription
     from uniques.kafka.properties import KafkaCluster
     from uniques.runtime.listener import ProgressListener
@@ -54,11 +64,40 @@ def read_events(spark: SparkSession, settings: CountSettings, topic: TopicDescri
 
 def validate_events(records: DataFrame, events: EventSettings) -> DataFrame:
     """Parses records and decides which are events that count; see `events.parse_events`."""
-    decode = choose_decoder(records.sparkSession, events)
-    validated = parse_events(records, events.max_future_seconds, events.max_age_seconds, events.ts_unit, decode)
+    spark = records.sparkSession
+    shape = find_shape(spark, events)
+    decode = choose_decoder(spark, events)
+    # A text that is no number is null in a condition, and ends no query.
+    with changed_setting(spark, "spark.sql.ansi.enabled", "false"):
+        validated = parse_events(records, events.max_future_seconds, events.max_age_seconds, shape, decode)
     if events.start_time is None and events.end_time is None:
         return validated
     return limit_events(validated, events.start_time, events.end_time)
+
+
+@lru_cache
+def find_shape(spark: SparkSession, events: EventSettings) -> EventShape:
+    """The shape of events with its condition; raises UsageError, one line, when Spark can't use what was given."""
+    shape = events.shape
+    check_zone(spark, "--time-zone", shape.time_format.zone)
+    check_pattern(spark, shape.time_format.pattern)
+    if events.where is None:
+        return shape
+    with changed_setting(spark, "spark.sql.ansi.enabled", "false"):
+        return replace(shape, where=read_filter(spark, events.where))
+
+
+def check_pattern(spark: SparkSession, pattern: str | None) -> None:
+    """Raises UsageError, one line, for a pattern of times that Spark does not know."""
+    if pattern is None:
+        return
+    try:
+        row = spark.sql("SELECT * FROM VALUES ('x') AS row(text)")
+        row.select(F.try_to_timestamp("text", F.lit(pattern))).collect()
+    except (PySparkException, Py4JError) as error:
+        raise UsageError(
+            f"--time-format {pattern!r} is no pattern of Spark's: give one such as 'dd/MMM/yyyy:HH:mm:ss Z'"
+        ) from error
 
 
 def choose_decoder(spark: SparkSession, events: EventSettings) -> Callable[[Column], Column] | None:
@@ -69,7 +108,7 @@ def choose_decoder(spark: SparkSession, events: EventSettings) -> Callable[[Colu
     if events.json_parser == "spark":
         return None
     try:
-        return send_decoder(spark, events.ts_unit)
+        return send_decoder(spark, find_shape(spark, events))
     except UsageError:
         if events.json_parser == "bytes":
             raise

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.pipeline import listen, read_events, validate_events
 from uniques.core.counts import count_unique_users, make_records, observe_counts
-from uniques.core.events import accept_events, observe_events, reject_events
+from uniques.core.events import accept_events, reject_events
+from uniques.core.observation import observe_events
 from uniques.errors import UsageError
 from uniques.kafka.records import add_topic, make_reject_records
 from uniques.kafka.topics import write_topic

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from uniques.core.events import read_position
+from uniques.core.observation import read_position
 from uniques.errors import JobError, UsageError
 from uniques.kafka.topics import write_topic_once
 from uniques.runtime.gate import BatchGate, InterruptedBatchError

@@ -7,10 +7,6 @@ import logging
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
-from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
-
 from uniques.apps.ranges import answer_range, show_tables
 from uniques.apps.rebuild import rebuild
 from uniques.apps.rollup_flags import QUERY_NAME, make_parser
@@ -20,6 +16,7 @@ from uniques.apps.rollup_tables import create_tables, read_calendar
 from uniques.apps.rollup_topic import RollupTopic
 from uniques.apps.rollup_updater import RollupUpdater
 from uniques.apps.shared_flags import cluster_of, needed_packages
+from uniques.core.calendar import check_zone
 from uniques.errors import UsageError
 from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
@@ -34,6 +31,7 @@ from uniques.state.manifest import check_parameters
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pyspark.sql import SparkSession
     from pyspark.sql.streaming.listener import StreamingQueryListener
 
     from uniques.apps.rollup_settings import RollupSettings
@@ -80,20 +78,12 @@ def run(spark: SparkSession, settings: RollupSettings, stop: StopSignal) -> None
         elif isinstance(task, Show):
             show_tables(spark, read_calendar(spark, settings.tables), task.periods)
         else:
-            check_zone(spark, settings.tables.calendar.timezone)
+            check_zone(spark, "--timezone", settings.tables.calendar.timezone)
             topic = find_topic(spark, settings)
             if isinstance(task, Rebuild):
                 rebuild(spark, settings.tables, topic)
             else:
                 run_stream(spark, settings, topic, stop)
-
-
-def check_zone(spark: SparkSession, zone: str) -> None:
-    """Raises UsageError, one line, for a zone that Spark does not know."""
-    try:
-        spark.range(1).select(F.from_utc_timestamp(F.current_timestamp(), zone)).collect()
-    except PySparkException as error:
-        raise UsageError(f"--timezone {zone} is not known: give one such as UTC or Europe/Zurich") from error
 
 
 def find_topic(spark: SparkSession, settings: RollupSettings) -> RollupTopic | None:

@@ -14,7 +14,8 @@ from uniques.apps.pipeline import listen, read_events, validate_events
 from uniques.apps.plain_stream import run_plain_stream
 from uniques.apps.publisher import Publisher
 from uniques.core.counts import count_unique_users, make_changes, set_watermark
-from uniques.core.events import accept_events, observe_events, reject_events
+from uniques.core.events import accept_events, reject_events
+from uniques.core.observation import observe_events
 from uniques.errors import JobError, UsageError
 from uniques.jvm import gateway_of
 from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter, Writer

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from pyspark.errors import PySparkException
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from uniques.core.choices import HOUR_SECONDS, WEEKDAYS
+from uniques.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def check_zone(spark: SparkSession, flag: str, zone: str) -> None:
+    """Raises UsageError, one line that names `flag`, for a zone that Spark does not know."""
+    if zone == "UTC":
+        return
+    # Spark evaluates it on the driver, without a job.
+    row = spark.sql("SELECT * FROM VALUES (TIMESTAMP '2000-01-01 00:00:00') AS row(time)")
+    try:
+        row.select(F.from_utc_timestamp("time", zone)).collect()
+    except PySparkException as error:
+        raise UsageError(f"{flag} {zone} is not known: give one such as UTC or Europe/Zurich") from error
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The input contract: what an event is, which events count, and why the others do not.
 
-An event is a JSON object with `ts`, unix time as a JSON number or a string of digits, and `uid`, a string; other
-fields, and fields of these names in nested objects, do not matter.
+An event is a JSON object with a time and a user, where a `fields.EventShape` says: by default in `ts` and `uid`. Other
+fields do not matter.
 """
 
 from __future__ import annotations
@@ -10,24 +10,17 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from uniques.core.choices import TS_UNITS
+from uniques.core.event_time import add_time
+from uniques.core.fields import DEFAULT_SHAPE
+from uniques.core.json_fields import STRICT_JSON, parse_fields
 from uniques.times import to_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from pyspark.sql import Column, DataFrame, Observation
+    from pyspark.sql import Column, DataFrame
 
-# `ts` is a STRING, because a BIGINT field turns the quoted "1468244384" into null. Only the fields that are needed,
-# because parsing is the largest cost.
-EVENT_SCHEMA = "ts STRING, uid STRING, malformed STRING"
-
-# By default Spark also accepts single quotes and NaN, which are not JSON.
-STRICT_JSON = {
-    "columnNameOfCorruptRecord": "malformed",
-    "allowSingleQuotes": "false",
-    "allowNonNumericNumbers": "false",
-}
+    from uniques.core.fields import EventShape, Field, Filter
 
 # Why a record is no countable event, in order of precedence. No other reasons exist; docs/reference explains each.
 REJECT_REASONS = (
@@ -42,99 +35,173 @@ REJECT_REASONS = (
     "ts_too_old",
     "outside_range",
 )
-
-# The end of the year 9999 in seconds. Later times are not plausible (milliseconds are), and Python can't show them.
-MAX_TS_SECONDS = 253_402_300_799
-MAX_LONG = 2**63 - 1
+# An event that a condition leaves out. Nothing is wrong with it, so it is not rejected.
+FILTERED = "filtered"
+OUTCOMES = (*REJECT_REASONS, FILTERED)
 
 # A JSON value that is no object or array, to its end or to what may follow it.
 SCALAR = (
     r"""^[ \t\r\n]*("([^"\\]|\\.)*"|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null)([ \t\r\n,\]}]|$)"""
 )
 
-# The accounting is exact for so many distinct windows in a batch: 7 days of minutes.
-MAX_WINDOWS_A_BATCH = 10_000
-
-# Positions of partitions: times are told apart by so many seconds. Where a batch has more of them than there are bins,
-# neighbours in a partition are merged; partitions are not, because they are further apart than any two times.
-POSITION_SECONDS = 10
-POSITION_SPAN = float(2**36)
-POSITION_BINS = 2_048
-
 
 def parse_events(
     records: DataFrame,
     max_future_seconds: int | None = None,
     max_age_seconds: int | None = None,
-    ts_unit: str = "s",
+    shape: EventShape = DEFAULT_SHAPE,
     decode: Callable[[Column], Column] | None = None,
 ) -> DataFrame:
     """Parses the JSON in `value` (BINARY or STRING); keeps one row a record, never raises for what a value holds.
 
     Adds to the columns of `records`: `event_time` TIMESTAMP and `uid` STRING, null unless the record is a countable
-    event, and `reject_reason` STRING, one of REJECT_REASONS or null. `ts_unit` is a key of TS_UNITS. When `records` has
-    an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than `max_future_seconds` after it
-    or more than `max_age_seconds` before it are rejected. No clock is asked, so a replay gives the same rows.
-    `decode` is what `decoder.send_decoder` returns, a faster parser for ordinary events; it changes no row.
-    Raises ValueError for a duration that is none.
+    event, and `reject_reason` STRING, one of OUTCOMES or null. When `records` has an arrival time (`timestamp`
+    TIMESTAMP, as Kafka's source gives it), events more than `max_future_seconds` after it or more than
+    `max_age_seconds` before it are rejected. No clock is asked, so a replay gives the same rows. Fields of the record
+    that the shape names (`@key`) need the columns of Kafka's source. `decode` is what `decoder.send_decoder` returns
+    for the shape, a faster parser for ordinary events; it changes no row. Raises ValueError for a duration that is
+    none.
     """
-    # An ANSI error, or a time that no timestamp holds, would end the query: hence try_ functions and a range check.
-    ts = F.expr("try_cast(event.ts AS BIGINT)")
-    ts_read, uid = F.when(ts.between(0, largest_ts(ts_unit)), ts), F.col("event.uid")
-    if decode is None:
-        parsed, left = records, "value"
-    else:
-        decoded, left = F.col("decoded"), "left_to_spark"
-        parsed = records.withColumn("decoded", decode(F.col("value").cast("binary")))
-        # Null once decoded, so that Spark need not carry the value any further.
-        parsed = parsed.withColumn(left, F.when(decoded.isNull(), F.col("value")))
-        ts_read, uid = F.coalesce("decoded.ts", ts_read), F.coalesce("decoded.uid", uid)
-    text = F.col(left).cast("string")
-    parsed = parsed.withColumn("event", F.from_json(text, EVENT_SCHEMA, STRICT_JSON))
-    timed = parsed.withColumns({"ts_read": ts_read, "uid_read": uid})
-    reason = (
-        F.when(F.col(left).isNull(), "tombstone")
-        .when(F.col("event.malformed").isNotNull() | F.col("event").isNull(), explain_malformed(text))
-        .when(F.col("event.ts").isNull(), "missing_ts")
-        .when(F.col("ts_read").isNull(), "bad_ts")
-        .when(F.col("event.uid").isNull() | (F.col("event.uid") == ""), "missing_uid")
-        # The parser replaces bytes that are not UTF-8 with U+FFFD, which would make different users one.
-        .when(F.col("event.uid").contains("\ufffd") & ~is_valid_utf8(text), "invalid_utf8")
+    names = {field: f"read_{at}" for at, field in enumerate(shape.fields)}
+    parsed = records.withColumns({names[field]: read_record_field(field) for field in shape.record_fields})
+    parsed = decode_values(parsed, shape, decode)
+    text = F.col("left_to_spark").cast("string")
+    paths = [*([shape.time] if shape.has_time_field else []), *shape.json_fields]
+    plan = parse_fields(text, list(dict.fromkeys(paths)))
+    parsed = parsed.withColumns(plan.columns)
+    found = {
+        names[field]: F.coalesce(f"decoded.value_{at}", plan.values[field])
+        for at, field in enumerate(shape.json_fields)
+    }
+    parsed = read_event_time(parsed.withColumns(found), shape, plan.values.get(shape.time))
+    parsed = parsed.withColumn("uid_read", find_user([names[field] for field in shape.users]))
+    reason = F.when(F.col("is_decoded"), explain_decoded(shape, names)).otherwise(
+        explain_parsed(shape, names, text, plan.is_object)
     )
-    if decode is not None:
-        reason = F.when(F.col("decoded").isNull(), reason)
-    time = to_timestamp("ts_read", ts_unit)
     if "timestamp" in records.columns:
-        # Kafka gives records of very old clients no time, -1: these can't be validated.
-        arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
-        if max_future_seconds is not None:
-            latest = F.col("timestamp") + F.expr(f"INTERVAL {to_interval(max_future_seconds)}")
-            reason = F.coalesce(reason, F.when(arrived & (time > latest), "ts_in_future"))
-        if max_age_seconds is not None:
-            earliest = F.col("timestamp") - F.expr(f"INTERVAL {to_interval(max_age_seconds)}")
-            reason = F.coalesce(reason, F.when(arrived & (time < earliest), "ts_too_old"))
-    validated = timed.withColumn("reject_reason", reason)
+        reason = compare_arrival(reason, max_future_seconds, max_age_seconds)
     accepted = F.col("reject_reason").isNull()
-    return validated.select(
+    return parsed.withColumn("reject_reason", reason).select(
         *records.columns,
-        F.when(accepted, time).alias("event_time"),
+        F.when(accepted, F.timestamp_micros("time_read")).alias("event_time"),
         F.when(accepted, F.col("uid_read")).alias("uid"),
         "reject_reason",
     )
 
 
-def largest_ts(ts_unit: str) -> int:
-    """The largest `ts` that is a time, in its unit."""
-    return min(MAX_TS_SECONDS * TS_UNITS[ts_unit], MAX_LONG)
+def decode_values(records: DataFrame, shape: EventShape, decode: Callable[[Column], Column] | None) -> DataFrame:
+    """Adds what the fast parser finds, `decoded`, whether that is enough, `is_decoded`, and `left_to_spark`.
+
+    That is the value where it is not enough, else null, so that Spark need not carry it any further.
+    """
+    if decode is None:
+        return records.withColumns(
+            {"decoded": F.lit(None).cast(schema_of(shape)), "is_decoded": F.lit(False), "left_to_spark": F.col("value")}
+        )
+    decoded = records.withColumn("decoded", decode(F.col("value").cast("binary")))
+    enough = F.col("decoded").isNotNull()
+    if shape.where is not None:
+        # An event that the condition leaves out may lack anything else; of others Spark's parser says what they lack.
+        columns = {field: f"decoded.value_{at}" for at, field in enumerate(shape.json_fields)}
+        columns |= {field: f"read_{at}" for at, field in enumerate(shape.fields) if not field.is_json}
+        user = find_user([columns[field] for field in shape.users])
+        complete = user.isNotNull() & (F.col("decoded.time").isNotNull() if shape.has_time_field else F.lit(True))
+        enough &= ~passes(shape.where, columns) | complete
+    decoded = decoded.withColumn("is_decoded", enough)
+    return decoded.withColumn("left_to_spark", F.when(~F.col("is_decoded"), F.col("value")))
 
 
-def to_timestamp(column: str, ts_unit: str) -> Column:
-    """A BIGINT column in `ts_unit`, within range, as TIMESTAMP; nanoseconds are cut to microseconds."""
-    if ts_unit == "s":
-        return F.col(column).cast("timestamp")
-    if ts_unit == "ns":
-        return F.expr(f"timestamp_micros({column} DIV 1000)")
-    return F.expr(f"timestamp_micros(try_multiply({column}, {TS_UNITS['us'] // TS_UNITS[ts_unit]}))")
+def schema_of(shape: EventShape) -> str:
+    """The type of what the fast parser finds of an event: its time, in microseconds or as a text, and its fields."""
+    time = "STRING" if shape.time_format.pattern is not None else "BIGINT"
+    values = "".join(f", value_{at}: STRING" for at in range(len(shape.json_fields)))
+    return f"STRUCT<time: {time}{values}>"
+
+
+def read_record_field(field: Field) -> Column:
+    """The STRING that a record has beside its value; null where it has none, or what it has is not UTF-8."""
+    kind, *name = field.names
+    if kind == "@topic":
+        return F.col("topic")
+    found = F.col("key")
+    if kind == "@header":
+        of_name = F.filter("headers", lambda header: header["key"] == name[0])
+        found = F.try_element_at(of_name, F.lit(-1))["value"]
+    text = found.cast("string")
+    return F.when(is_valid_utf8(text), text)
+
+
+def read_event_time(parsed: DataFrame, shape: EventShape, found: Column | None) -> DataFrame:
+    """Adds `time_text`, null where there is no time, and `time_read`, BIGINT microseconds, null where it is none.
+
+    `found` is the text that Spark's parser found. Of what is decoded only `time_read` is right.
+    """
+    decoded = F.col("decoded.time")
+    if found is None:
+        # Kafka gives records of very old clients no time, -1.
+        arrived = F.when(F.col("timestamp") >= F.lit(0).cast("timestamp"), F.unix_micros("timestamp"))
+        return parsed.withColumns({"time_text": arrived.cast("string"), "time_read": arrived})
+    if shape.time_format.pattern is not None:
+        return add_time(parsed, F.coalesce(decoded, found), shape.time_format)
+    parsed = add_time(parsed, found, shape.time_format)
+    return parsed.withColumn("time_read", F.coalesce(decoded, "time_read"))
+
+
+def find_user(columns: Sequence[str]) -> Column:
+    """The first of these STRING columns that is there and not empty."""
+    return F.coalesce(*(F.when(F.col(column) != "", F.col(column)) for column in columns))
+
+
+def passes(where: Filter, columns: Mapping[Field, str]) -> Column:
+    """Whether a condition holds, BOOLEAN; false where it is null. `columns` has the fields it is about."""
+    return F.coalesce(F.expr(where.sql([columns[field] for field in where.fields])), F.lit(False))
+
+
+def explain_decoded(shape: EventShape, names: Mapping[Field, str]) -> Column:
+    """Why an event that the fast parser has read does not count; null when it does."""
+    reason = F.lit(None).cast("string")
+    if shape.where is not None:
+        reason = F.when(~passes(shape.where, names), FILTERED)
+    if shape.has_time_field and shape.time_format.pattern is None and all(field.is_json for field in shape.users):
+        return reason
+    no_time = "bad_ts" if shape.has_time_field else "missing_ts"
+    lacking = F.when(F.col("time_read").isNull(), no_time).when(F.col("uid_read").isNull(), "missing_uid")
+    return F.coalesce(reason, lacking)
+
+
+def explain_parsed(shape: EventShape, names: Mapping[Field, str], text: Column, is_object: Column) -> Column:
+    """Why a record that Spark's parser has read does not count; null when it does."""
+
+    # The parser replaces bytes that are not UTF-8 with U+FFFD, which would make different values one.
+    def is_damaged(column: str) -> Column:
+        return F.col(column).contains("\ufffd") & ~is_valid_utf8(text)
+
+    reason = F.when(F.col("left_to_spark").isNull(), "tombstone").when(~is_object, explain_malformed(text))
+    if shape.where is not None:
+        for field in shape.where.fields:
+            if field.is_json:
+                reason = reason.when(is_damaged(names[field]), "invalid_utf8")
+        reason = reason.when(~passes(shape.where, names), FILTERED)
+    return (
+        reason.when(F.col("time_text").isNull(), "missing_ts")
+        .when(F.col("time_read").isNull(), "bad_ts")
+        .when(F.col("uid_read").isNull(), "missing_uid")
+        .when(is_damaged("uid_read"), "invalid_utf8")
+    )
+
+
+def compare_arrival(reason: Column, max_future_seconds: int | None, max_age_seconds: int | None) -> Column:
+    """The reason, or, where there is none, that the time is too far from the arrival time, `timestamp`."""
+    time = F.timestamp_micros("time_read")
+    # Kafka gives records of very old clients no time, -1: these can't be validated.
+    arrived = F.col("timestamp") >= F.lit(0).cast("timestamp")
+    if max_future_seconds is not None:
+        latest = F.col("timestamp") + F.expr(f"INTERVAL {to_interval(max_future_seconds)}")
+        reason = F.coalesce(reason, F.when(arrived & (time > latest), "ts_in_future"))
+    if max_age_seconds is not None:
+        earliest = F.col("timestamp") - F.expr(f"INTERVAL {to_interval(max_age_seconds)}")
+        reason = F.coalesce(reason, F.when(arrived & (time < earliest), "ts_too_old"))
+    return reason
 
 
 def is_valid_utf8(text: Column) -> Column:
@@ -169,55 +236,6 @@ def limit_events(parsed: DataFrame, start_time: int | None, end_time: int | None
     )
 
 
-def observe_events(
-    parsed: DataFrame,
-    window_seconds: int | None = None,
-    observation: str | Observation = "events",
-    with_positions: bool = False,
-) -> DataFrame:
-    """Attaches the observation that `accounting` reads; rows and columns of `parse_events` stay as they are.
-
-    `read` BIGINT: rows; `last_arrival` BIGINT: latest arrival, unix milliseconds, null without one; `rejected` and
-    `windows` STRING, JSON `[{"x":…,"y":…}]` (before Spark 4.1 Python gets no arrays from an observation): how many rows
-    (y) were rejected for the reason with index x, and how many accepted ones belong to the window that ends at second
-    x. These histograms are exact as long as no more distinct x occur than they have bins (Spark's NumericHistogram
-    merges bins only then). Without `window_seconds` `windows` is null: it is not needed everywhere, and in history with
-    few events a window it is slow. `positions` STRING is the same for how many accepted events a Kafka partition had at
-    which time; `read_position` reads an x. Null without `with_positions`.
-
-    The observation also keeps Spark from pushing the filters that follow below the parse, where they would have every
-    record parsed twice.
-    """
-    # An SQL expression, because array_position of Spark 3.5 takes no column to look for.
-    reasons = ", ".join(f"'{reason}'" for reason in REJECT_REASONS)
-    code = F.expr(f"if(reject_reason IS NULL, NULL, array_position(array({reasons}), reject_reason))")
-    windows = F.lit(None).cast("string")
-    if window_seconds is not None:
-        end = (F.floor(F.unix_seconds("event_time") / window_seconds) + 1) * window_seconds
-        # DOUBLE: for integers Spark cuts off the fractions that merging leaves, and is then off by one.
-        windows = F.to_json(F.histogram_numeric(end.cast("double"), F.lit(MAX_WINDOWS_A_BATCH)))
-    positions = F.lit(None).cast("string")
-    if with_positions:
-        time = F.floor(F.unix_seconds("event_time") / POSITION_SECONDS)
-        position = F.when(F.col("event_time").isNotNull(), F.col("partition").cast("double") * POSITION_SPAN + time)
-        positions = F.to_json(F.histogram_numeric(position, F.lit(POSITION_BINS)))
-    arrival = F.unix_millis("timestamp") if "timestamp" in parsed.columns else F.lit(None).cast("bigint")
-    return parsed.observe(
-        observation,
-        F.max(arrival).alias("last_arrival"),
-        F.count(F.lit(1)).alias("read"),
-        F.to_json(F.histogram_numeric((code - 1).cast("double"), F.lit(2 * len(REJECT_REASONS)))).alias("rejected"),
-        windows.alias("windows"),
-        positions.alias("positions"),
-    )
-
-
-def read_position(x: float) -> tuple[int, float]:
-    """The partition and the time, unix seconds, of an x of `positions` in `observe_events`."""
-    partition, time = divmod(x, POSITION_SPAN)
-    return int(partition), time * POSITION_SECONDS
-
-
 def accept_events(parsed: DataFrame) -> DataFrame:
     """Keeps the countable events of `parse_events`: `event_time` TIMESTAMP, `uid` STRING, neither null."""
     return parsed.where(F.col("reject_reason").isNull()).select("event_time", "uid")
@@ -226,6 +244,6 @@ def accept_events(parsed: DataFrame) -> DataFrame:
 def reject_events(parsed: DataFrame) -> DataFrame:
     """Keeps the rejected records of `parse_events`, with all their columns and `reject_reason`.
 
-    Events outside the range that was asked for are left out: nothing is wrong with them.
+    Events outside the range that was asked for, and filtered ones, are left out: nothing is wrong with them.
     """
-    return parsed.where(F.col("reject_reason").isNotNull() & (F.col("reject_reason") != "outside_range"))
+    return parsed.where(F.col("reject_reason").isNotNull() & ~F.col("reject_reason").isin("outside_range", FILTERED))

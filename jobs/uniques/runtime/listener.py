@@ -89,7 +89,7 @@ def describe_reached(seconds: float) -> str:
 
 
 def describe_batch(progress: StreamingQueryProgress, published: Published = Published(0)) -> BatchProgress:
-    """Reads the progress of a query with the observation of `events.observe_events`."""
+    """Reads the progress of a query with the observation of `observation.observe_events`."""
     observed = progress.observedMetrics.get("events")
     return BatchProgress(
         batch=progress.batchId,

@@ -152,10 +152,12 @@ class MetricsListener(QueryMetrics):
         rejected = CounterMetricFamily(f"{prefix}_events_rejected", "Records that are no events.", labels=["reason"])
         for reason in REJECT_REASONS:
             rejected.add_metric([reason], summary["rejected_by_reason"].get(reason, 0))
+        filtered = summary["filtered"]
         return [
             CounterMetricFamily(f"{prefix}_events_read", "Records that were read.", summary["read"]),
             CounterMetricFamily(f"{prefix}_events_counted", "Events in records that were written.", summary["counted"]),
             rejected,
+            CounterMetricFamily(f"{prefix}_events_filtered", "Events that --where leaves out.", filtered),
             CounterMetricFamily(
                 f"{prefix}_events_late", "Events that came when their window could not be corrected any more.", late
             ),

@@ -27,6 +27,10 @@ def list_settings(state_partitions: int) -> dict[str, str]:
     return {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(state_partitions),
+        # A time that no pattern fits is no time; by default Spark 3.5 ends the query over some.
+        "spark.sql.legacy.timeParserPolicy": "CORRECTED",
+        # An object where a text is expected, or a text in place of an object, costs that field only.
+        "spark.sql.json.enablePartialResults": "true",
         # By default Spark waits for ever.
         "spark.sql.streaming.stopTimeout": f"{STOP_SECONDS}s",
     }

@@ -1,9 +1,10 @@
 """Accounting that adds up: where every event that was read went.
 
-    carried + read == counted + rejected + late + in open windows
+    carried + read == counted + rejected + filtered + late + in open windows
 
-holds after every batch of a run. `carried` are the events that an earlier run had read and not written yet; `counted`
-are in records, `in open windows` wait for one: that of an open window, or a correction.
+holds after every batch of a run. `carried` are the events that an earlier run had read and not written yet; `filtered`
+are those that `--where` leaves out. `counted` are in records, `in open windows` wait for one: that of an open window,
+or a correction.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from uniques.core.events import MAX_WINDOWS_A_BATCH, REJECT_REASONS
+from uniques.core.events import FILTERED, OUTCOMES, REJECT_REASONS
+from uniques.core.observation import MAX_WINDOWS_A_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 
-# The observation of `events.observe_events`, as a progress or an Observation gives it.
+# The observation of `observation.observe_events`, as a progress or an Observation gives it.
 Observed: TypeAlias = "Row | Mapping[str, Any]"
 
 
@@ -54,6 +56,7 @@ class Accounting:
         self.carried = carried
         self.read = 0
         self.counted = 0
+        self.filtered = 0
         self.late = 0
         self.waiting = carried
         self.open_windows = 0
@@ -65,7 +68,7 @@ class Accounting:
         self.exact = True
 
     def add_read(self, observed: Observed, records: int | None = None) -> int:
-        """Adds what was read, and rejected, of a batch; returns how many events it accepted.
+        """Adds what was read, rejected and filtered of a batch; returns how many events it accepted.
 
         `records` is how many records the batch's offsets span at most, None where there are no offsets: when more
         were observed, Spark ran a task twice (it lost an executor) and observed its rows twice.
@@ -81,7 +84,8 @@ class Accounting:
         self.read += observed["read"]
         reasons, _ = read_histogram(observed["rejected"])
         for index, number in reasons.items():
-            self.rejected[REJECT_REASONS[index]] += number
+            self.rejected[OUTCOMES[index]] += number
+        self.filtered += self.rejected.pop(FILTERED, 0)
         accepted: int = observed["read"] - sum(reasons.values())
         return accepted
 
@@ -125,6 +129,7 @@ class Accounting:
             "read": self.read,
             "counted": self.counted,
             "rejected": sum(self.rejected.values()),
+            "filtered": self.filtered,
             "late": self.late,
             "in_open_windows": self.waiting,
         }
