@@ -29,6 +29,7 @@ from uniques.decoder import send_decoder
 from uniques.kafka.offsets import count_records
 from uniques.kafka.properties import KafkaCluster
 from uniques.kafka.records import add_topic, make_reject_records
+from uniques.kafka.subscription import Subscription
 from uniques.kafka.topics import read_topic, write_topic
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Bench:
         return parse_events(self._source(), MAX_FUTURE_SECONDS, decode=send_decoder(self._spark))
 
     def _source(self) -> DataFrame:
-        return read_topic(self._spark, self._cluster, "in", "earliest", self._batch)
+        return read_topic(self._spark, self._cluster, Subscription(), "earliest", self._batch)
 
     def _count(self, observed: DataFrame, counter: Counter) -> float:
         counts = count_unique_users(accept_events(observed), counter=counter)

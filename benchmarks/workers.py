@@ -12,6 +12,7 @@ from session import start_session
 from throughput import Bench
 from uniques.core.counts import DEFAULT_COUNTER
 from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.subscription import Subscription
 from uniques.kafka.topics import read_topic
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class TopicBench(Bench):
         self._topic = topic
 
     def _source(self) -> DataFrame:
-        return read_topic(self._spark, self._cluster, self._topic, "earliest", self._batch)
+        return read_topic(self._spark, self._cluster, Subscription((self._topic,)), "earliest", self._batch)
 
 
 def run_job(servers: str, folder: str, topic: str, batch: int) -> float:

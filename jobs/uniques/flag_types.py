@@ -142,6 +142,22 @@ def topic(text: str) -> str:
     return text
 
 
+def topics(text: str) -> tuple[str, ...]:
+    """A type for the names of Kafka topics, separated by commas, each once."""
+    return tuple(dict.fromkeys(topic(name.strip()) for name in text.split(",")))
+
+
+def topic_pattern(text: str) -> str:
+    """A type for a regular expression that names of topics match; Java, which matches them too, is alike in these."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise refuse(text, f"a regular expression ({error})") from None
+    if not text.strip():
+        raise refuse(text, "a regular expression, not empty")
+    return text
+
+
 def group(text: str) -> str:
     """A type for a Kafka consumer group's name."""
     if not text.strip():

@@ -31,6 +31,7 @@ from uniques.errors import JobError, UsageError
 from uniques.kafka.admin import TopicDescription, check_topics
 from uniques.kafka.properties import KafkaCluster
 from uniques.kafka.records import add_topic
+from uniques.kafka.subscription import Subscription
 from uniques.kafka.topics import check_topic, read_topic, write_topic
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import read_parameters
@@ -218,8 +219,8 @@ def test_the_running_query_parses_json_once(
     load_lines([b'{"ts":1,"uid":"a"}'], broker.bootstrap_servers, source)
     cluster = KafkaCluster(broker.bootstrap_servers)
     write_punctuation(spark, str(tmp_path), [])
-    parsed = parse_events(read_topic(spark, cluster, source, "earliest", 10), 5)
-    events = accept_events(observe_events(parsed, with_positions=True))
+    parsed = parse_events(read_topic(spark, cluster, Subscription((source,)), "earliest", 10), 5)
+    events = accept_events(observe_events(parsed, topics=[source]))
     events = set_watermark(events, read_punctuation(spark, str(tmp_path)))
     counter = Counter(rsd=0.3)
     records = make_records(count_unique_users(events, counter=counter), counter, final=True, revision=0)

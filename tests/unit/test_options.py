@@ -20,6 +20,7 @@ from uniques.apps.shared_flags import cluster_of
 from uniques.core.counts import Counter
 from uniques.core.fields import TS, UID, EventShape, TimeFormat
 from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.subscription import Subscription
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ def test_every_flag_has_a_default_that_works_and_the_settings_have_the_same() ->
     assert settings == CountSettings()
     assert settings == CountSettings(
         KafkaCluster("localhost:9092"),
-        SourceSettings("in", None, "earliest", 250_000),
+        SourceSettings(Subscription(("in",)), None, "earliest", 250_000),
         EventSettings("auto", EventShape(TS, TimeFormat("auto"), (UID,)), None, None, None, 5, None),
         CountingSettings(60, 5, 3_600, Counter("approx_count_distinct", 0.05, 12, False)),
         OutputSettings("out", "append", 10, None, None, None),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from uniques.state.progress import Progress, Seen, find_position
+
+if TYPE_CHECKING:
+    from uniques.kafka.subscription import Partition
 
 START = 1_700_000_040  # of a minute
 NOW = START + 10_000.0
@@ -12,7 +17,12 @@ def minute(number: int) -> int:
     return START + 60 * number
 
 
-def see(progress: Progress, *windows: tuple[int, int, float], unread: tuple[int, ...] = (), now: float = NOW) -> float:
+P: list[Partition] = [("in", 0), ("in", 1)]
+
+
+def see(
+    progress: Progress, *windows: tuple[int, int, float], unread: tuple[Partition, ...] = (), now: float = NOW
+) -> float:
     """Adds a batch of (minute, events, newest second in it); returns progress, in seconds after START."""
     batch = {minute(number): Seen(events, minute(number) + newest) for number, events, newest in windows}
     progress.add_batch(batch, unread, now)
@@ -89,28 +99,28 @@ def test_the_clock_of_the_driver_is_the_most_there_can_be() -> None:
 
 def test_unread_records_hold_progress_at_the_position_of_their_partition() -> None:
     progress = Progress()
-    assert see(progress, (0, 100, 59.0), (30, 100, 59.0), unread=(0, 1)) == -START
-    assert progress.held_by in (0, 1)
-    progress.add_positions({(0, minute(0)): 100.0, (1, minute(30)): 100.0})  # type: ignore[dict-item]
-    assert see(progress, (1, 100, 30.0), (31, 100, 30.0), unread=(0, 1)) == 0
-    assert progress.held_by == 0
-    progress.add_positions({(0, minute(1) + 20): 100, (1, minute(31)): 100})
-    assert see(progress, (2, 100, 30.0), (32, 100, 30.0), unread=(0, 1)) == 80
+    assert see(progress, (0, 100, 59.0), (30, 100, 59.0), unread=(P[0], P[1])) == -START
+    assert progress.held_by in P[:2]
+    progress.add_positions({(P[0], minute(0)): 100.0, (P[1], minute(30)): 100.0})  # type: ignore[dict-item]
+    assert see(progress, (1, 100, 30.0), (31, 100, 30.0), unread=(P[0], P[1])) == 0
+    assert progress.held_by == P[0]
+    progress.add_positions({(P[0], minute(1) + 20): 100, (P[1], minute(31)): 100})
+    assert see(progress, (2, 100, 30.0), (32, 100, 30.0), unread=(P[0], P[1])) == 80
     # Partition 0 is read to its end: only partition 1 counts.
-    assert see(progress, (2, 100, 30.0), (32, 100, 30.0), unread=(1,)) == 31 * 60
+    assert see(progress, (2, 100, 30.0), (32, 100, 30.0), unread=(P[1],)) == 31 * 60
     assert see(progress, (33, 200, 30.0)) == 33 * 60 + 30
     assert progress.held_by is None
 
 
 def test_the_position_of_a_partition_is_what_half_of_its_latest_events_reach() -> None:
     progress = Progress()
-    progress.add_positions({(0, 100.0): 40, (0, 200.0): 60, (0, 9_000_000.0): 5})
-    assert progress.position_of(0) == 200.0
-    progress.add_positions({(0, 300.0): 1})  # too few
-    assert progress.position_of(0) == 200.0
-    progress.add_positions({(0, 310.0): 19})
-    assert progress.position_of(0) == 310.0
-    assert progress.position_of(7) == 0.0
+    progress.add_positions({(P[0], 100.0): 40, (P[0], 200.0): 60, (P[0], 9_000_000.0): 5})
+    assert progress.position_of(P[0]) == 200.0
+    progress.add_positions({(P[0], 300.0): 1})  # too few
+    assert progress.position_of(P[0]) == 200.0
+    progress.add_positions({(P[0], 310.0): 19})
+    assert progress.position_of(P[0]) == 310.0
+    assert progress.position_of(("other", 0)) == 0.0
 
 
 def test_positions() -> None:

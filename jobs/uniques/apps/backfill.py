@@ -23,6 +23,8 @@ from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.listener import StreamingQueryProgress
 
@@ -49,7 +51,7 @@ class StagedBatches:
 
 
 def run_backfill(
-    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+    spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription], stop: StopSignal
 ) -> Accounting:
     """Counts all that the input holds now; returns where the events of this run went."""
     location, counting = settings.running.checkpoint_location, settings.counting
@@ -60,7 +62,7 @@ def run_backfill(
         return accounting
     revision = keep_revision(spark, location)
     records = (
-        read_events(spark, settings, source)
+        read_events(spark, settings, topics)
         if settings.source.path is None
         else stream_lines(spark, settings.source.path)
     )

@@ -15,14 +15,14 @@ from uniques.apps.pipeline import choose_decoder, find_shape, load_metrics
 from uniques.apps.shared_flags import cluster_of
 from uniques.apps.stream import run_stream
 from uniques.errors import UsageError
-from uniques.kafka.admin import check_topics
+from uniques.kafka.admin import check_topics, list_topics
 from uniques.kafka.connector import check_connector
 from uniques.runtime.local_files import use_local_files
 from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyspark.sql import SparkSession
 
@@ -58,7 +58,7 @@ def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
     check_record_fields(settings, find_shape(spark, settings.events))  # fails here rather than in the first batch
     if settings.events.json_parser == "bytes":
         choose_decoder(spark, settings.events)
-    accounting = run_mode(spark, settings, describe_source(spark, settings), stop)
+    accounting = run_mode(spark, settings, describe_topics(spark, settings), stop)
     summary = json.dumps(accounting.summary())
     log.info("summary: %s", summary)
     if settings.output.summary:
@@ -69,16 +69,16 @@ def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
 
 
 def run_mode(
-    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+    spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription], stop: StopSignal
 ) -> Accounting:
-    """Runs as a backfill, over a bounded input, or as a stream from the topic that is described."""
+    """Runs as a backfill, over a bounded input, or as a stream from the topics that are described."""
     if settings.source.path is not None and not settings.running.backfill:
         return run_bounded(spark, settings)
     use_local_files(spark, settings.running.checkpoint_location)
     if settings.running.backfill:
-        return run_backfill(spark, settings, source, stop)
+        return run_backfill(spark, settings, topics, stop)
     with report_damage(spark, settings.running.checkpoint_location):
-        return run_stream(spark, settings, source, stop)
+        return run_stream(spark, settings, topics, stop)
 
 
 def check_packages(settings: CountSettings) -> None:
@@ -87,18 +87,23 @@ def check_packages(settings: CountSettings) -> None:
         load_metrics()
 
 
-def describe_source(spark: SparkSession, settings: CountSettings) -> TopicDescription | None:
-    """What Kafka says of the input topic; None without one, and without a JVM.
+def describe_topics(spark: SparkSession, settings: CountSettings) -> dict[str, TopicDescription]:
+    """What Kafka says of the input topics; nothing without any, and without a JVM.
 
     Raises JobError, one line, when any topic is not there or the job may not use it.
     """
     output = settings.output
-    rights = [(settings.source.topic, "READ")] if settings.source.path is None else []
+    if settings.source.path is None:
+        check_connector(spark)
+        inputs = list_topics(spark, settings.cluster, settings.source.subscription)
+    else:
+        inputs = ()
+    rights = [(topic, "READ") for topic in inputs]
     rights += [(topic, "WRITE") for topic in (output.topic, output.rejects_topic) if topic]
     if settings.is_stream and output.exactly_once is not False and output.topic:
         rights.append((output.topic, "READ"))  # Kafka asks this of whoever commits offsets of a topic
     if not rights:
-        return None
+        return {}
     check_connector(spark)
     topics = check_topics(spark, settings.cluster, rights)
-    return topics.get(settings.source.topic) if settings.source.path is None else None
+    return {name: topics[name] for name in inputs if name in topics}

@@ -18,6 +18,8 @@ from uniques.flag_types import (
     number,
     time_format,
     topic,
+    topic_pattern,
+    topics,
     trigger,
     whole_number,
 )
@@ -35,7 +37,16 @@ def make_parser() -> OneLineParser:
     )
     add_kafka_options(parser)
     source = parser.add_argument_group("input")
-    source.add_argument("--input-topic", type=topic, default="in", metavar="TOPIC", help="(default: %(default)s)")
+    source.add_argument(
+        "--input-topic", type=topics, metavar="TOPIC,…", help="one topic, or several with commas (default: in)"
+    )
+    source.add_argument(
+        "--input-pattern",
+        type=topic_pattern,
+        metavar="REGEX",
+        help="instead of --input-topic: all topics whose whole name matches this regular expression, such as "
+        "'events\\..*'; new ones are found while the job runs, and read from their beginning (default: none)",
+    )
     source.add_argument(
         "--input",
         type=location,

@@ -15,6 +15,7 @@ from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
 from uniques.errors import UsageError
 from uniques.flag_types import AVAILABLE_NOW, OFF
 from uniques.kafka.properties import KafkaCluster
+from uniques.kafka.subscription import Subscription
 from uniques.times import describe_duration, describe_time
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ STDIN = STDOUT = "-"
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """Where records come from: `topic`, or `path`, a file, a folder or STDIN, which then has an end.
+    """Where records come from: topics, or `path`, a file, a folder or STDIN, which then has an end.
 
     `read_tasks` None: one a core.
     """
 
-    topic: str = "in"
+    subscription: Subscription = field(default_factory=Subscription)
     path: str | None = None
     starting_offsets: str = "earliest"
     max_offsets_per_trigger: int = 250_000
@@ -120,10 +121,16 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
 
     Raises UsageError, one line, for flags that are right each by itself but not together.
     """
+    if args.input_topic and args.input_pattern:
+        raise UsageError("--input-pattern: not allowed with --input-topic: give the one or the other")
     settings = CountSettings(
         cluster,
         SourceSettings(
-            args.input_topic, args.input, args.starting_offsets, args.max_offsets_per_trigger, args.read_tasks
+            Subscription(args.input_topic or ("in",), args.input_pattern),
+            args.input,
+            args.starting_offsets,
+            args.max_offsets_per_trigger,
+            args.read_tasks,
         ),
         EventSettings(
             args.json_parser,
@@ -227,6 +234,7 @@ IMPLIED_PARAMETERS = {
     "--counter": "approx_count_distinct",
     "--sketch": "off",
     "--lg-k": "any",
+    "--input-pattern": "none",
     "--time-field": "ts",
     "--user-field": "uid",
     "--where": "none",
@@ -240,7 +248,8 @@ def list_fixed_parameters(settings: CountSettings) -> dict[str, str]:
     return {
         "--backfill": "on" if running.backfill else "off",
         "--input": settings.source.path or "none",
-        "--input-topic": settings.source.topic,
+        "--input-topic": ",".join(settings.source.subscription.names),
+        "--input-pattern": settings.source.subscription.pattern or "none",
         # Earlier windows belong to the backfill; late events must not overwrite its records.
         "--start-time": "any" if events.start_time is None else describe_time(events.start_time),
         "--end-time": "any" if events.end_time is None else describe_time(events.end_time),

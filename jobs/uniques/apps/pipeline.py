@@ -28,7 +28,7 @@ from uniques.runtime.listener import add_listeners
 from uniques.runtime.session import changed_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.streaming.listener import StreamingQueryListener
@@ -43,21 +43,26 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 
-def read_events(spark: SparkSession, settings: CountSettings, topic: TopicDescription | None) -> DataFrame:
-    """The input topic, described, as a stream, from the first record that can hold an event after `start_time`."""
+def read_events(spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription]) -> DataFrame:
+    """The input topics, as Kafka describes them, as a stream.
+
+    It starts with the first record that can hold an event after `start_time`.
+    """
     start, max_future = settings.events.start_time, settings.events.max_future_seconds
     # An event that counts arrived `max_future` before its time at the earliest.
     from_time = None if start is None or max_future is None else start - max_future
     source = settings.source
-    reading = plan_reading(spark, topic.partitions if topic else None, source.read_tasks)
+    partitions = sum(topic.partitions for topic in topics.values())
+    with_headers = settings.output.rejects_topic is not None or uses_headers(find_shape(spark, settings.events))
+    reading = plan_reading(spark, partitions or None, source.read_tasks)
     return read_topic(
         spark,
         settings.cluster,
-        source.topic,
+        source.subscription,
         source.starting_offsets,
         source.max_offsets_per_trigger,
         from_time,
-        with_headers=settings.output.rejects_topic is not None,
+        with_headers=with_headers,
         reading=reading,
     )
 
@@ -73,6 +78,11 @@ def validate_events(records: DataFrame, events: EventSettings) -> DataFrame:
     if events.start_time is None and events.end_time is None:
         return validated
     return limit_events(validated, events.start_time, events.end_time)
+
+
+def uses_headers(shape: EventShape) -> bool:
+    """Whether a header of the record is part of the event."""
+    return any(field.names[0] == "@header" for field in shape.record_fields)
 
 
 @lru_cache

@@ -27,6 +27,8 @@ from uniques.state.punctuation import read_punctuation, write_punctuation
 from uniques.times import describe_duration, parse_progress_time, to_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.listener import StreamingQueryProgress
     from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -57,7 +59,7 @@ class ClosedWindows:
 
 
 def run_plain_stream(
-    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+    spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription], stop: StopSignal
 ) -> Accounting:
     """Counts the input topic as a stream; returns where the events of this run went."""
     counting, output, running = settings.counting, settings.output, settings.running
@@ -71,7 +73,7 @@ def run_plain_stream(
     )
     follower = ClosedWindows()
     listener = ProgressListener(follower)
-    writer = make_writer(spark, settings, source)
+    writer = make_writer(spark, settings, topics)
     with listen(spark, settings, listener):
         if running.trigger_milliseconds is not None:
             trigger = f"{running.trigger_milliseconds} milliseconds"
@@ -87,10 +89,12 @@ def run_plain_stream(
     return follower.accounting
 
 
-def make_writer(spark: SparkSession, settings: CountSettings, source: TopicDescription | None) -> DataStreamWriter:
+def make_writer(
+    spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription]
+) -> DataStreamWriter:
     """A writer, not yet started, of the windows that close, with the rejected events beside them."""
     counting, output, location = settings.counting, settings.output, settings.running.checkpoint_location
-    validated = validate_events(read_events(spark, settings, source), settings.events)
+    validated = validate_events(read_events(spark, settings, topics), settings.events)
     events = accept_events(observe_events(validated, counting.window_seconds))
     events = events.unionByName(read_punctuation(spark, location))
     events = events.withWatermark("event_time", to_interval(counting.keep_seconds))

@@ -10,16 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from uniques.core.observation import read_position
 from uniques.errors import JobError, UsageError
 from uniques.kafka.topics import write_topic_once
 from uniques.runtime.gate import BatchGate, InterruptedBatchError
 from uniques.runtime.listener import Published, span_offsets
-from uniques.state.accounting import Done, StepAccounting, read_bins
-from uniques.state.checkpoint import Plan, last_batch, query_location, read_plan
+from uniques.state.accounting import Done, StepAccounting
 from uniques.state.progress import Progress, count_events
 from uniques.state.publishing import Change, Publishing, Sent, make_record
 from uniques.state.punctuation import write_punctuation
@@ -33,8 +30,9 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.listener import StreamingQueryProgress
 
     from uniques.apps.count_settings import CountSettings
+    from uniques.apps.input_partitions import InputPartitions
     from uniques.kafka.delivery import Writer
-    from uniques.kafka.partitions import TopicEnds
+    from uniques.kafka.subscription import Partition
     from uniques.state.publishing import Window
 
 log = logging.getLogger("uniques")
@@ -51,9 +49,9 @@ class Publisher:
         self,
         spark: SparkSession,
         settings: CountSettings,
+        partitions: InputPartitions,
         writer: Writer,
-        ends: TopicEnds,
-        drain_to: Mapping[int, int] | None = None,
+        drain_to: Mapping[Partition, int] | None = None,
     ) -> None:
         """Goes on where the step log ends, and sends the last step again if it is not written.
 
@@ -63,10 +61,9 @@ class Publisher:
         counting, output, running = settings.counting, settings.output, settings.running
         self._spark = spark
         self._settings = settings
+        self._partitions = partitions
         self._writer = writer
-        self._ends = ends
         self._location = running.checkpoint_location
-        self._query = query_location(self._location)
         self._lock = threading.Lock()
         self._publishing = Publishing(
             counting.window_seconds, counting.watermark_seconds, output.correction_seconds, output.mode == "update"
@@ -75,13 +72,12 @@ class Publisher:
         self._publishing.load(self._log.windows.values())
         self._progress = Progress(self._log.last.reached)
         self._punctuated = 0
-        self._plan = self._read_last_plan()
         self._new_at = self._asked_at = self._held_since = time.time()
         self.accounting = StepAccounting(self._publishing.waiting_events(), self._publishing.waiting_windows())
         self._failure: Exception | None = None
         self.gate = BatchGate()
         self._drain_to = drain_to
-        if last_batch(spark, f"{self._query}/offsets") == last_batch(spark, f"{self._query}/commits"):
+        if partitions.is_between_batches:
             self._close_when_drained()
         self._send_last_step()
 
@@ -113,8 +109,7 @@ class Publisher:
         accepted = 0
         if observed is not None:
             accepted = self.accounting.add_read(observed, span_offsets(progress))
-            positions = [(read_position(x), number) for x, number in read_bins(observed["positions"])]
-            self._progress.add_positions(dict(positions))
+            self._progress.add_positions(self._partitions.find_positions(observed["positions"]))
         self.accounting.settle(progress.batchId, accepted)
         return Published(self.accounting.count_new_records(), self._progress.reached, self.accounting.open_windows)
 
@@ -152,7 +147,7 @@ class Publisher:
         last = self._log.last
         repeated = batch <= last.batch
         changes = self._collect(frame, repeated)
-        plan = read_plan(self._spark, self._query, batch)
+        unread = self._partitions.advance(batch)
         seen = self._publishing.absorb(changes)
         absorbed = count_events(seen)
         if batch < last.batch:
@@ -167,13 +162,12 @@ class Publisher:
         now = time.time()
         if seen:
             self._new_at = now
-        self._progress.add_batch(seen, self._find_unread(plan), now)
+        self._progress.add_batch(seen, unread, now)
         self._name_slowest(now)
-        forgotten = self._publishing.forget(plan.watermark)
+        forgotten = self._publishing.forget(self._partitions.plan.watermark)
         sent = self._publishing.send_due(self._progress.reached, now)
         changed = {start: self._publishing.windows[start] for start in seen}
         changed |= {window.start: window for window in sent.windows}
-        self._plan = plan
         self._note(batch, absorbed, sent)
         if changed or forgotten or not repeated:
             self._add_step(max(batch, last.batch), absorbed, sent, list(changed.values()), forgotten)
@@ -194,7 +188,7 @@ class Publisher:
         return [Change(*row) for row in rows]
 
     def _close_when_drained(self) -> None:
-        if self._drain_to is not None and not self._plan.list_unread(self._drain_to):
+        if self._drain_to is not None and not self._partitions.plan.list_unread(self._drain_to):
             self.gate.close()
 
     def _send_between(self, sent: Sent) -> None:
@@ -252,16 +246,6 @@ class Publisher:
         else:
             self._writer.write([], step.transactions)
 
-    def _find_unread(self, plan: Plan) -> list[int]:
-        """The partitions that had more records than the batch took; none in a batch below the limit."""
-        limit = self._settings.source.max_offsets_per_trigger
-        before = self._plan.offsets
-        advance = sum(offset - before.get(partition, 0) for partition, offset in plan.offsets.items())
-        # Spark gives each partition its share of the limit, rounded down.
-        if before and advance < limit - len(plan.offsets):
-            return []
-        return plan.list_unread(self._ends.read())
-
     def _is_silent(self, now: float) -> bool:
         """Whether an open window has ended by the clock, nothing came for a while, and nothing is left to read."""
         idle, end = self._settings.running.idle_seconds, self._publishing.next_end()
@@ -270,9 +254,7 @@ class Publisher:
         if now - self._new_at < idle or now - self._asked_at < ASK_SECONDS:
             return False
         self._asked_at = now
-        with suppress(JobError):  # while Kafka is away nobody can say that nothing is left
-            return not self._plan.list_unread(self._ends.read())
-        return False
+        return self._partitions.is_all_read()
 
     def _name_slowest(self, now: float) -> None:
         partition = self._progress.held_by
@@ -282,7 +264,7 @@ class Publisher:
             self._held_since = now
             log.info(
                 "progress is held back by partition %s, which is read up to %s",
-                partition,
+                self._partitions.describe(partition),
                 describe_time(int(self._progress.position_of(partition))),
             )
 
@@ -294,7 +276,3 @@ class Publisher:
         if watermark > self._punctuated:
             self._punctuated = watermark
             write_punctuation(self._spark, self._location, [watermark])
-
-    def _read_last_plan(self) -> Plan:
-        last = last_batch(self._spark, f"{self._query}/commits")
-        return read_plan(self._spark, self._query, last) if last >= 0 else Plan(0.0, {})

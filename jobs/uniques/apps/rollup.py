@@ -20,6 +20,7 @@ from uniques.core.calendar import check_zone
 from uniques.errors import UsageError
 from uniques.kafka.admin import check_topics
 from uniques.kafka.connector import check_connector
+from uniques.kafka.subscription import Subscription
 from uniques.kafka.topics import read_topic
 from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import LagListener, add_listeners
@@ -120,7 +121,8 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
         topic.publish_pending(spark, tables)
     unread = UnreadPartitions(spark, settings)
     updater = RollupUpdater(tables, topic, settings.upkeep, unread.find)
-    records = read_topic(spark, settings.cluster, source.topic, "earliest", source.max_offsets_per_trigger)
+    topics = Subscription((source.topic,))
+    records = read_topic(spark, settings.cluster, topics, "earliest", source.max_offsets_per_trigger)
     writer = records.writeStream.foreachBatch(updater.update).queryName(QUERY_NAME)
     writer = writer.option("checkpointLocation", query_location(running.checkpoint_location))
     if running.trigger_milliseconds is None:

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from uniques.kafka.partitions import TopicEnds
+from uniques.kafka.subscription import Subscription
 from uniques.state.checkpoint import query_location
 from uniques.state.sidecar import read_lines
 
@@ -30,14 +31,14 @@ class UnreadPartitions:
         self._spark = spark
         self._topic = settings.source.topic
         self._offsets = f"{query_location(settings.running.checkpoint_location)}/offsets"
-        self._ends = TopicEnds(spark, settings.cluster, self._topic, "--input-topic")
+        self._ends = TopicEnds(spark, settings.cluster, Subscription((self._topic,)))
 
     def find(self, batch: int) -> set[int]:
         """The partitions with records behind those of a batch, which is planned already."""
         # Spark writes this file before it runs the batch. The records themselves do not say where the batch ends: the
         # last offsets of a partition may be marks of transactions.
         planned = parse_planned(read_lines(self._spark, f"{self._offsets}/{batch}") or [], self._topic)
-        return {partition for partition, end in self._ends.read().items() if planned.get(partition, 0) < end}
+        return {partition for (_, partition), end in self._ends.read().items() if planned.get(partition, 0) < end}
 
     def close(self) -> None:
         """Ends the client."""

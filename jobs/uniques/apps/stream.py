@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.input_partitions import InputPartitions
 from uniques.apps.pipeline import listen, read_events, validate_events
 from uniques.apps.plain_stream import run_plain_stream
 from uniques.apps.publisher import Publisher
@@ -21,6 +22,7 @@ from uniques.jvm import gateway_of
 from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter, Writer
 from uniques.kafka.partitions import TopicEnds
 from uniques.kafka.records import make_reject_records
+from uniques.kafka.subscription import Subscription
 from uniques.local_io import PrintWriter
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_until_stopped
@@ -31,6 +33,8 @@ from uniques.state.punctuation import read_punctuation, write_punctuation
 from uniques.state.sidecar import keep_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pyspark.sql import DataFrame, SparkSession
 
     from uniques.apps.count_settings import CountSettings
@@ -42,34 +46,41 @@ log = logging.getLogger("uniques")
 
 
 def run_stream(
-    spark: SparkSession, settings: CountSettings, source: TopicDescription | None, stop: StopSignal
+    spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription], stop: StopSignal
 ) -> Accounting:
-    """Counts the input topic, `source`, as a stream; returns where the events of this run went."""
-    check_checkpoint(spark, settings, source.topic_id if source else None)
-    if source:
-        log.info("%s", describe_clock(source))
+    """Counts the input topics, as Kafka describes them, as a stream; returns where the events of this run went."""
+    check_checkpoint(spark, settings, topics)
+    for timestamp_type in sorted({topic.timestamp_type or "" for topic in topics.values()}):
+        log.info("%s", describe_clock(timestamp_type))
     if gateway_of(spark) is None:
-        return run_plain_stream(spark, settings, source, stop)
-    ends = TopicEnds(spark, settings.cluster, settings.source.topic, "--input-topic")
+        return run_plain_stream(spark, settings, topics, stop)
+    ends = TopicEnds(spark, settings.cluster, settings.source.subscription)
     with closing(ends), closing(open_writer(spark, settings)) as output:
         milliseconds, began = settings.running.trigger_milliseconds, time.time()
         drain_to = ends.read() if milliseconds is None else None
-        publisher = Publisher(spark, settings, output, ends, drain_to)
+        partitions = InputPartitions(
+            spark,
+            settings.running.checkpoint_location,
+            list(topics),
+            ends,
+            settings.source.max_offsets_per_trigger,
+        )
+        publisher = Publisher(spark, settings, partitions, output, drain_to)
         if not publisher.gate.is_closed:
-            run_query(spark, settings, count_changes(spark, settings, source), publisher, stop)
+            run_query(spark, settings, count_changes(spark, settings, topics), publisher, stop)
         is_drained = drain_to is not None and not stop.requested and settings.running.idle_seconds is not None
         publisher.finish(began if is_drained else None)
     return publisher.accounting
 
 
-def describe_clock(source: TopicDescription) -> str:
-    """One line about whose clock the arrival times of a topic are of, which --max-future and --max-age compare with."""
+def describe_clock(timestamp_type: str) -> str:
+    """One line about whose clock the arrival times of topics are of, which --max-future and --max-age compare with."""
     clocks = {
         "LogAppendTime": "the broker's clock (message.timestamp.type=LogAppendTime)",
         "CreateTime": "the producers' clocks (message.timestamp.type=CreateTime): where one is ahead, its events pass "
         "--max-future, count in the windows they name, and close no others",
     }
-    return f"arrival times are of {clocks.get(source.timestamp_type or '', 'a clock that Kafka does not tell')}"
+    return f"arrival times are of {clocks.get(timestamp_type, 'a clock that Kafka does not tell')}"
 
 
 def run_query(
@@ -93,14 +104,14 @@ def run_query(
             raise
 
 
-def count_changes(spark: SparkSession, settings: CountSettings, source: TopicDescription | None) -> DataFrame:
+def count_changes(spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription]) -> DataFrame:
     """The windows that each batch changes, as `counts.make_changes` gives them, with the rejected events beside them.
 
     Rows of rejected events have the columns of `records.make_reject_records`, and null in all others.
     """
     counting, output = settings.counting, settings.output
-    validated = validate_events(read_events(spark, settings, source), settings.events)
-    events = accept_events(observe_events(validated, with_positions=True))
+    validated = validate_events(read_events(spark, settings, topics), settings.events)
+    events = accept_events(observe_events(validated, topics=list(topics)))
     punctuation = read_punctuation(spark, settings.running.checkpoint_location)
     counts = count_unique_users(set_watermark(events, punctuation), counting.window_seconds, counting.counter)
     changes = make_changes(counts)
@@ -110,12 +121,12 @@ def count_changes(spark: SparkSession, settings: CountSettings, source: TopicDes
     return changes
 
 
-def check_checkpoint(spark: SparkSession, settings: CountSettings, topic_id: str | None) -> None:
+def check_checkpoint(spark: SparkSession, settings: CountSettings, topics: Mapping[str, TopicDescription]) -> None:
     """Makes the files beside a new checkpoint, and raises UsageError, one line, when an old one does not fit.
 
-    `topic_id` is that of the input topic, None where it is not known.
+    `topics` is what Kafka says of the input topics.
     """
-    location, topic = settings.running.checkpoint_location, settings.source.topic
+    location, subscription = settings.running.checkpoint_location, settings.source.subscription
     check_plan(spark, location, settings.counting.window_seconds)
     check_parameters(
         spark,
@@ -124,11 +135,14 @@ def check_checkpoint(spark: SparkSession, settings: CountSettings, topic_id: str
         IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
-    if topic_id and keep_line(spark, location, "topic-id", topic_id) != topic_id:
+    for topic, described in topics.items():
+        name = "topic-id" if subscription == Subscription((topic,)) else f"topic-id-{topic}"
+        if not described.topic_id or keep_line(spark, location, name, described.topic_id) == described.topic_id:
+            continue
         # The saved offsets belong to the old topic; resuming would silently skip records of the new one.
         raise UsageError(
-            f"--input-topic {topic}: the topic was deleted and created again, or is another cluster's; take another "
-            "--checkpoint-location, which starts with what there is"
+            f"{subscription.flag} {topic}: the topic was deleted and created again, or is another cluster's; take "
+            "another --checkpoint-location, which starts with what there is"
         )
 
 

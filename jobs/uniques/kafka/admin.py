@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from uniques.kafka.properties import KafkaCluster
+    from uniques.kafka.subscription import Subscription
 
 ANSWER_SECONDS = 60
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of brokers before Kafka 2.8
@@ -110,6 +111,32 @@ def check_topics(
                 len(description.partitions()), None if topic_id == NO_TOPIC_ID else topic_id, timestamp_types(topic)
             )
     return described
+
+
+def find_topics(client: JavaClient, admin: Any, subscription: Subscription) -> tuple[str, ...]:
+    """The names of the topics that are read now; raises JobError, one line, when there are none."""
+    if subscription.pattern is None:
+        return subscription.names
+    names = admin.listTopics().names().get(ANSWER_SECONDS, client.java.util.concurrent.TimeUnit.SECONDS)
+    found = subscription.select(names)
+    if not found:
+        raise JobError(f"{subscription.flag} {subscription.pattern}: no topic has a name that matches")
+    return found
+
+
+def list_topics(spark: SparkSession, cluster: KafkaCluster, subscription: Subscription) -> tuple[str, ...]:
+    """The names of the topics that are read now; raises JobError, one line, when there are none, or Kafka is away.
+
+    Without a JVM (Spark Connect) nobody can say for a pattern: none.
+    """
+    if subscription.pattern is None or gateway_of(spark) is None:
+        return subscription.select([])
+    client = JavaClient(spark, subscription.flag)
+    with open_admin(client, cluster, subscription.text) as admin:
+        try:
+            return find_topics(client, admin, subscription)
+        except Py4JError as error:
+            raise JobError(explain_kafka_error(str(error), cluster, subscription.text)) from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.readwriter import DataStreamWriter
 
     from uniques.kafka.properties import KafkaCluster
+    from uniques.kafka.subscription import Subscription
 
 # Measured on 2 kB events: with Kafka's defaults (1 MiB a partition, 500 records a poll) the reader waits; Spark also
 # sets the receive buffer to 64 KiB unless it is given.
@@ -66,14 +67,14 @@ def check_topic(spark: SparkSession, cluster: KafkaCluster, topic: str) -> None:
 def read_topic(
     spark: SparkSession,
     cluster: KafkaCluster,
-    topic: str,
+    subscription: Subscription,
     starting_offsets: str,
     max_offsets_per_trigger: int,
     from_time: int | None = None,
     with_headers: bool = False,
     reading: Reading = DEFAULT_READING,
 ) -> DataFrame:
-    """A stream of a topic's records with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
+    """A stream of the records of topics with Spark's Kafka columns (`value` BINARY, `timestamp`, `partition`, …).
 
     `with_headers` adds `headers`, null for a record that has none; it costs, where records have many.
 
@@ -88,7 +89,7 @@ def read_topic(
     source = (
         spark.readStream.format("kafka")
         .options(**cluster.options({**CONSUMER_PROPERTIES, "max.partition.fetch.bytes": str(reading.fetch_bytes)}))
-        .option("subscribe", topic)
+        .option(*subscription.option)
         .option("startingOffsets", starting_offsets)
         .option("maxOffsetsPerTrigger", max_offsets_per_trigger)
         .option("failOnDataLoss", "true")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
+    from uniques.kafka.subscription import Partition
+
 # A store says so when it refuses or does not answer; the file itself may be whole.
 REFUSALS = (
     "AccessControlException",
@@ -46,25 +48,25 @@ class Plan(NamedTuple):
     """A batch as Spark planned it: `watermark` in unix seconds, and where it ends, partition -> next offset."""
 
     watermark: float
-    offsets: dict[int, int]
+    offsets: dict[Partition, int]
 
-    def list_unread(self, ends: Mapping[int, int]) -> list[int]:
+    def list_unread(self, ends: Mapping[Partition, int]) -> list[Partition]:
         """The partitions that reach further than the batch read them, by where each ends."""
         return [partition for partition, end in ends.items() if end > self.offsets.get(partition, 0)]
 
 
 def read_plan(spark: SparkSession, location: str, batch: int) -> Plan:
-    """The plan of a batch of a query that reads one Kafka topic; raises JobError when it can't be read."""
+    """The plan of a batch of a query that reads Kafka topics; raises JobError when it can't be read."""
     path = f"{location}/offsets/{batch}"
     try:
         _version, metadata, *sources = (read_file(spark, path) or "").splitlines()
         watermark = json.loads(metadata)["batchWatermarkMs"] / 1000
-        offsets: dict[int, int] = {}
+        offsets: dict[Partition, int] = {}
         for source in sources:
             read = json.loads(source) if source.startswith("{") else {}
-            for partitions in read.values():
+            for topic, partitions in read.items():
                 if isinstance(partitions, dict):  # the source of punctuation has a number there
-                    offsets.update({int(partition): offset for partition, offset in partitions.items()})
+                    offsets.update({(topic, int(partition)): offset for partition, offset in partitions.items()})
     except (ValueError, KeyError) as error:
         raise JobError(f"{path} is no plan of a batch: {error}") from error
     return Plan(watermark, offsets)

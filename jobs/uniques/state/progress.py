@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from uniques.kafka.subscription import Partition
+
 # A window counts with at least this share of the events of the fullest one: producers whose clocks are ahead are fewer.
 WINDOW_SHARE = 0.2
 # And with this share of all events in it or beyond, no less than so many: flipped bits are far fewer.
@@ -41,12 +43,12 @@ class Progress:
     def __init__(self, reached: float = 0.0) -> None:
         """Goes on from an earlier run's `reached`."""
         self.reached = reached
-        self.held_by: int | None = None
+        self.held_by: Partition | None = None
         self._recent: deque[Mapping[int, Seen]] = deque()
-        self._positions: dict[int, float] = {}
-        self._samples: dict[int, Counter[float]] = {}
+        self._positions: dict[Partition, float] = {}
+        self._samples: dict[Partition, Counter[float]] = {}
 
-    def add_batch(self, seen: Mapping[int, Seen], unread: Collection[int], now: float) -> None:
+    def add_batch(self, seen: Mapping[int, Seen], unread: Collection[Partition], now: float) -> None:
         """Adds what a batch read: window start -> what came to it.
 
         `unread` are the partitions that had more records than the batch took. `held_by` is then the one that holds
@@ -66,7 +68,7 @@ class Progress:
                 reached, self.held_by = self.position_of(slowest), slowest
         self.reached = max(self.reached, reached)
 
-    def add_positions(self, counts: Mapping[tuple[int, float], int]) -> None:
+    def add_positions(self, counts: Mapping[tuple[Partition, float], int]) -> None:
         """Adds how many events of a batch each partition had at which time: `(partition, time) -> events`."""
         for (partition, time), events in counts.items():
             self._samples.setdefault(partition, Counter())[time] += events
@@ -75,7 +77,7 @@ class Progress:
                 self._positions[partition] = max(self.position_of(partition), find_position(sample))
                 del self._samples[partition]
 
-    def position_of(self, partition: int) -> float:
+    def position_of(self, partition: Partition) -> float:
         """How far a partition is read; 0 when too few of its events were."""
         return self._positions.get(partition, 0.0)
 
