@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from uniques.kafka.records import make_reject_records
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.metrics import GAUGES, MetricsListener, QueryMetrics, RollupMetrics
 from uniques.state.accounting import Accounting
-from uniques.state.publishing import Window, make_record
+from uniques.state.publishing import Key, Window, make_record
 from uniques.tables import PROPERTIES
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ MORE = {
         "--time-zone": "[Times](../guides/event-format.md#times)",
         "--user-field": "[Users](../guides/event-format.md#users)",
         "--where": "[Conditions](../guides/event-format.md#conditions)",
+        "--by": "[Breakdowns](../guides/breakdowns.md)",
+        "--max-groups": "[Many values](../guides/breakdowns.md#many-values)",
         "--read-tasks": "[Partitions](../guides/tuning.md#partitions)",
         "--max-future": "[Arrival time](../concepts/arrival-time.md)",
         "--rejects-topic": "[Rejected events](../guides/rejects.md)",
@@ -122,6 +125,8 @@ RECORD = {
     "revision": "0 in the first record of a window, then 1, 2, …, one more in each further record of the key; the "
     "record with the highest one is valid; `--backfill` writes the unix time of its first start, in seconds",
     "sketch": "with `--sketch`: the window's Apache DataSketches HLL sketch, base64",
+    "group": "with `--by`, in the record of a group: path -> value or null",
+    "other": "`true` in the record of all groups of a breakdown that have no name (`--max-groups`)",
 }
 ROLLUP_RECORD = {
     "period": "`hour`, `day`, `week`, `month` or `year`",
@@ -300,8 +305,12 @@ def utc(text: str) -> datetime:
 def describe_records(spark: SparkSession) -> str:
     """The records of both jobs: their fields, and one of each that the code made."""
     start = int(utc("2016-07-11T13:39:00").timestamp())
-    window = Window(start, 25_391, 30_083, "c2tldGNo", revision=0, final=True)
-    key, value = make_record(window, 60, Counter(with_sketch=True))
+    counter = Counter(with_sketch=True)
+    window = Window(Key(start), 25_391, 30_083, "c2tldGNo", revision=0, final=True)
+    key, value = make_record(window, 60, counter)
+    shown = value.decode().replace("c2tldGNo", "…")
+    group = replace(window, key=Key(start, '{"country":null}', other=True), unique_users=310, events=322)
+    group_key, group_value = make_record(group, 60, counter)
     rollup_schema = (
         "period STRING, name STRING, period_start TIMESTAMP, period_end TIMESTAMP, unique_users BIGINT, events BIGINT, "
         "relative_error DOUBLE, final BOOLEAN"
@@ -314,8 +323,9 @@ def describe_records(spark: SparkSession) -> str:
     return (
         "# Records\n\nField names are stable. A reader who takes the last record of a key has the best one.\n"
         "\n## Results of unique_users.py\n\nOne record a window, and one for each correction. The key is the window's "
-        "start. The value:\n\n"
-        + describe_record(key.decode(), value.decode(), RECORD)
+        f"start. The value:\n\n```\n{key.decode()}\n{value.decode().replace('c2tldGNo', '…')}\n```\n\nWith `--by` each group of a window "
+        "has records too. The key is the start and the group: [Breakdowns](../guides/breakdowns.md). All fields:\n\n"
+        + describe_record(group_key.decode(), group_value.decode(), RECORD)
         + "\n## Results of rollup_users.py\n\nOne record for every changed period. The key is the period and its "
         "start. The value:\n\n"
         + describe_record(*rollup, ROLLUP_RECORD)
@@ -336,7 +346,7 @@ def read_record(records: DataFrame) -> tuple[str, str]:
 
 def describe_record(key: str, value: str, texts: Mapping[str, str]) -> str:
     """A table of the fields of a record, and the record."""
-    types = {str: "string", int: "int", float: "number", bool: "bool"}
+    types = {str: "string", int: "int", float: "number", bool: "bool", dict: "object"}
     fields = json.loads(value)
     rows = [(f"`{name}`", types[type(fields[name])], text) for name, text in explain(fields, texts)]
     shown = value.replace(fields["sketch"], "…") if "sketch" in fields else value

@@ -11,28 +11,20 @@ Spark, so there is no jar to build or to carry along.
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 import uuid
-import zipfile
 from functools import lru_cache, partial
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
 from uniques.core.choices import TS_UNITS
 from uniques.core.events import schema_of
 from uniques.core.fields import DEFAULT_SHAPE, EventShape
 from uniques.errors import UsageError
-from uniques.jvm import compile_java, gateway_of
+from uniques.jvm import JAVA_ERRORS, first_lines, gateway_of, make_list, send_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pyspark.sql import Column, SparkSession
 
@@ -53,16 +45,14 @@ def send_decoder(spark: SparkSession, shape: EventShape = DEFAULT_SHAPE) -> Call
     name = f"uniques_decode_{uuid.uuid4().hex}"
     try:
         register_decoder(spark, gateway.jvm, name, shape)
-    # py4j takes a class that it may not load for a package, and a package can't be called: hence TypeError.
-    except (Py4JError, PySparkException, TypeError, OSError) as error:
-        message = " ".join(str(error).split("\n\tat ")[0].splitlines()[:2])
-        raise UsageError(f"--json-parser bytes: this Spark takes no Java function: {message}") from error
+    except JAVA_ERRORS as error:
+        raise UsageError(f"--json-parser bytes: this Spark takes no Java function: {first_lines(error)}") from error
     return partial(F.call_function, name)
 
 
 def register_decoder(spark: SparkSession, jvm: Any, name: str, shape: EventShape) -> None:
     """Compiles the function, has Spark send it to its executors, and names it in the session."""
-    send_class(spark, jvm)
+    send_class(spark, jvm, SOURCE)
     time_format = shape.time_format
     decoded = jvm.org.apache.spark.sql.types.DataType.fromDDL(schema_of(shape))
     function = jvm.uniques.EventDecoder.create(
@@ -77,31 +67,3 @@ def register_decoder(spark: SparkSession, jvm: Any, name: str, shape: EventShape
         decoded,
     )
     spark._jsparkSession.udf().register(name, function)
-
-
-def make_list(jvm: Any, items: Iterable[Any]) -> Any:
-    """A Java list, whatever py4j makes of Python's."""
-    found = jvm.java.util.ArrayList()
-    for item in items:
-        found.add(item)
-    return found
-
-
-@lru_cache
-def send_class(spark: SparkSession, jvm: Any) -> None:
-    """Compiles EventDecoder.java, once, and has Spark send it to its executors."""
-    folder = Path(tempfile.mkdtemp(prefix="uniques-"))
-    # Executors fetch the jar whenever they start, so it stays until the job ends.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # Spark accepts no two jars of the same name.
-    jar = folder / f"{folder.name}.jar"
-    with zipfile.ZipFile(jar, "w") as archive:
-        for class_name, code in compile_decoder(jvm).items():
-            archive.writestr(class_name.replace(".", "/") + ".class", code)
-    spark.sql(f"ADD JAR '{jar}'")
-
-
-def compile_decoder(jvm: Any) -> dict[str, bytes]:
-    """The bytecode of EventDecoder.java: name of a class -> its code."""
-    compiled = compile_java(jvm, resources.files(__package__).joinpath(SOURCE).read_text(encoding="utf-8"))
-    return {name: bytes(code) for name, code in dict(compiled.getBytecodes()).items()}

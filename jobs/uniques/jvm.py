@@ -1,11 +1,27 @@
-"""The JVM behind the driver, where Python can reach it."""
+"""The JVM behind the driver, where Python can reach it, and the Java functions that the jobs give to Spark."""
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+import zipfile
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pyspark.sql import SparkSession
+
+# What it raises where a driver takes no Java function. py4j takes a class that it may not load for a package, and a
+# package can't be called: hence TypeError.
+JAVA_ERRORS = (Py4JError, PySparkException, TypeError, OSError)
 
 
 def gateway_of(spark: SparkSession) -> Any | None:
@@ -19,3 +35,31 @@ def compile_java(jvm: Any, source: str) -> Any:
     compiler.setParentClassLoader(jvm.java.lang.Thread.currentThread().getContextClassLoader())
     compiler.cook(source)
     return compiler
+
+
+@lru_cache
+def send_class(spark: SparkSession, jvm: Any, source: str) -> None:
+    """Compiles a Java file of this package, once, and has Spark send it to its executors; raises JAVA_ERRORS."""
+    compiled = compile_java(jvm, resources.files(__package__).joinpath(source).read_text(encoding="utf-8"))
+    folder = Path(tempfile.mkdtemp(prefix="uniques-"))
+    # Executors fetch the jar whenever they start, so it stays until the job ends.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # Spark accepts no two jars of the same name.
+    jar = folder / f"{folder.name}.jar"
+    with zipfile.ZipFile(jar, "w") as archive:
+        for name, code in dict(compiled.getBytecodes()).items():
+            archive.writestr(name.replace(".", "/") + ".class", bytes(code))
+    spark.sql(f"ADD JAR '{jar}'")
+
+
+def make_list(jvm: Any, items: Iterable[Any]) -> Any:
+    """A Java list, whatever py4j makes of Python's."""
+    found = jvm.java.util.ArrayList()
+    for item in items:
+        found.add(item)
+    return found
+
+
+def first_lines(error: BaseException) -> str:
+    """What a JVM's error says, without its trace, in one line."""
+    return " ".join(str(error).split("\n\tat ")[0].splitlines()[:2])

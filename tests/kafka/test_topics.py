@@ -111,7 +111,7 @@ def test_a_topic_that_comes_while_the_job_runs_is_found_and_read_from_its_beginn
     rows = make_rows(120), make_rows(120, START + 240, seed=2), make_rows(1, START + 600)
     load(broker, first, rows[0])
     load(broker, other, rows[0])  # not matched
-    flags = (
+    flags: list[str] = [
         "--input-pattern",
         r"found-in.*",
         "--output-topic",
@@ -120,15 +120,11 @@ def test_a_topic_that_comes_while_the_job_runs_is_found_and_read_from_its_beginn
         "exact",
         "--trigger",
         "100 milliseconds",
-    )
+    ]
     # The consumer looks for new topics when its metadata is older than this.
     (tmp_path / "client.properties").write_text("metadata.max.age.ms=1000\n")
-    flags += (
-        "--kafka-config",
-        str(tmp_path / "client.properties"),
-        "--checkpoint-location",
-        str(tmp_path / "checkpoint"),
-    )
+    flags += ["--kafka-config", str(tmp_path / "client.properties")]
+    flags += ["--checkpoint-location", str(tmp_path / "checkpoint")]
 
     def has(number: int) -> Callable[[], bool]:
         return lambda: len(dict(read_records(broker, sink, "read_committed"))) >= number

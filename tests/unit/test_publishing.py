@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from uniques.state.publishing import Change, Publishing, Sent, Window
+from uniques.state.publishing import Change, Key, Publishing, Sent, Window
 
 WAIT, INTERVAL = 5, 10
 
@@ -19,7 +19,7 @@ def describe(sent: Sent) -> list[tuple[int, int, int, bool]]:
 
 
 def test_a_window_is_published_once_progress_has_passed_its_end_by_the_wait(publishing: Publishing) -> None:
-    assert publishing.absorb([Change(60, 2, 3, 119.0), Change(0, 1, 4, 59.0)]).keys() == {0, 60}
+    assert publishing.absorb([Change(60, 2, 3, 119.0), Change(0, 1, 4, 59.0)]).keys() == {Key(0), Key(60)}
     assert describe(publishing.send_due(64.9, now=1_000.0)) == []
     assert publishing.waiting_events() == 7
     sent = publishing.send_due(65.0, now=1_000.0)
@@ -73,15 +73,15 @@ def test_windows_are_forgotten_once_spark_does_so_and_all_is_sent(publishing: Pu
     publishing.absorb([Change(start, 1, 1, start) for start in (0, 60, 120)])
     publishing.send_due(125.0, now=0.0)
     publishing.absorb([Change(60, 2, 2, 60.0)])
-    assert publishing.forget(119.0) == [0]
+    assert publishing.forget(119.0) == [Key(0)]
     assert publishing.forget(120.0) == []  # its correction waits
     publishing.send_due(125.0, now=50.0)
-    assert publishing.forget(180.0) == [60]  # the last one is not published
-    assert list(publishing.windows) == [120]
+    assert publishing.forget(180.0) == [Key(60)]  # the last one is not published
+    assert list(publishing.windows) == [Key(120)]
 
 
 def test_an_earlier_runs_windows_go_on(publishing: Publishing) -> None:
-    publishing.load([Window(0, 1, 4, None, 3, 4, 100.0, True), Window(60, 1, 5)])
+    publishing.load([Window(Key(0), 1, 4, None, 3, 4, 100.0, True), Window(Key(60), 1, 5)])
     assert publishing.waiting_events() == 5
     publishing.absorb([Change(0, 2, 6, 59.0)])
     assert describe(publishing.send_due(125.0, now=110.0)) == [(0, 6, 4, True), (60, 5, 0, True)]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
-from uniques.apps.pipeline import listen, make_results, read_events, validate_events, write_results
-from uniques.core.counts import count_unique_users
+from uniques.apps.pipeline import count_events, listen, make_results, read_events, validate_events, write_results
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
 from uniques.kafka.records import make_reject_records
@@ -71,11 +70,12 @@ def run_backfill(
         return accounting
 
     def count(events: DataFrame) -> None:
-        counts = count_unique_users(events, counting.window_seconds, counting.counter)
+        counts = count_events(events, settings)
         write_results(make_results(counts, counting.counter, revision), settings.output, settings.cluster)
 
+    dimensions = len(settings.events.shape.dimensions)
     with one_line_errors():
-        complete = count_pieces(spark, location, counting.window_seconds, count, lambda: stop.requested)
+        complete = count_pieces(spark, location, counting.window_seconds, count, lambda: stop.requested, dimensions)
         if complete and not settings.running.keep_staged:
             delete_staged(spark, location)
     return accounting

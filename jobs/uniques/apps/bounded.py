@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from uniques.apps.pipeline import make_results, validate_events, write_results
-from uniques.core.counts import count_unique_users
+from uniques.apps.pipeline import count_events, make_results, validate_events, write_results
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
 from uniques.kafka.records import make_reject_records
@@ -37,7 +36,7 @@ def run_bounded(spark: SparkSession, settings: CountSettings) -> Accounting:
         observation = Observation("events")
         validated = validate_events(read_lines(spark, path), settings.events)
         observed = observe_events(validated, observation=observation)
-        counts = count_unique_users(accept_events(observed), counting.window_seconds, counting.counter)
+        counts = count_events(accept_events(observed), settings)
         # Kept, because Kafka's sink never reports an observation, and so that nothing is counted twice.
         counts.persist()
         counted = counts.agg(F.coalesce(F.sum("events"), F.lit(0))).collect()[0][0]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from uniques.apps.event_flags import add_event_options
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
-from uniques.core.choices import COUNTERS, MAX_LG_K, MIN_LG_K, TS_UNITS
+from uniques.core.choices import COUNTERS, MAX_LG_K, MIN_LG_K
 from uniques.flag_types import (
     OneLineParser,
     duration,
     duration_or_off,
-    field,
     fields,
     group,
     instant,
     location,
     number,
-    time_format,
     topic,
     topic_pattern,
     topics,
@@ -91,50 +90,7 @@ def make_parser() -> OneLineParser:
         help="spark: from_json; bytes: the same events, read from their bytes by a Java function that the driver "
         "compiles; auto: bytes where Spark takes it, else spark (default: %(default)s)",
     )
-    events = parser.add_argument_group("events")
-    events.add_argument(
-        "--time-field",
-        type=field,
-        default="ts",
-        metavar="PATH",
-        help="the field with an event's time; of nested objects with dots, names with dots in backticks: "
-        "context.`sent.at` (default: %(default)s)",
-    )
-    events.add_argument(
-        "--time-format",
-        type=time_format,
-        default="auto",
-        metavar="FORMAT",
-        help="auto: unix time in seconds, milli-, micro- or nanoseconds, told apart by size, or ISO 8601; unix; iso; "
-        "kafka: the arrival time of the record is the event's; or a pattern of Spark's, such as "
-        "'dd/MMM/yyyy:HH:mm:ss Z' (default: %(default)s)",
-    )
-    events.add_argument(
-        "--ts-unit",
-        choices=tuple(TS_UNITS),
-        help="unit of unix times, which are then not told apart by size (default: s for --time-format unix)",
-    )
-    events.add_argument(
-        "--time-zone",
-        default="UTC",
-        metavar="ZONE",
-        help="zone of times that say none, such as Europe/Zurich (default: %(default)s)",
-    )
-    events.add_argument(
-        "--user-field",
-        type=fields,
-        default="uid",
-        metavar="PATH,…",
-        help="the field with the user; of several the first that is there and not empty; @key is the record's key, "
-        "@header.NAME a header (default: %(default)s)",
-    )
-    events.add_argument(
-        "--where",
-        metavar="CONDITION",
-        help="count only events for which this SQL condition over their fields holds, such as \"type = 'view' AND "
-        "coalesce(bot, 'false') <> 'true'\"; fields are strings; functions that fail or ask a clock are not allowed "
-        "(default: all)",
-    )
+    add_event_options(parser)
     validation = parser.add_argument_group("which events count")
     validation.add_argument(
         "--start-time",
@@ -197,6 +153,23 @@ def make_parser() -> OneLineParser:
         choices=COUNTERS,
         default=COUNTERS[0],
         help="how users are counted; exact keeps every user of an open window in memory (default: %(default)s)",
+    )
+    counting.add_argument(
+        "--by",
+        type=fields,
+        action="append",
+        default=[],
+        metavar="PATH[,PATH…]",
+        help="count the users of each value of this field too, or of several fields together, beside the total; may be "
+        "given several times; @topic, @key and @header.NAME are of the record (default: the total only)",
+    )
+    counting.add_argument(
+        "--max-groups",
+        type=whole_number(1, 100_000),
+        default=1_000,
+        metavar="N",
+        help="so many groups of a --by keep their name in a window, the largest in events; all others are one "
+        "(default: %(default)s)",
     )
     counting.add_argument(
         "--rsd",

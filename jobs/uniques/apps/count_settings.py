@@ -57,12 +57,13 @@ class EventSettings:
 
 @dataclass(frozen=True)
 class CountingSettings:
-    """How users are counted."""
+    """How users are counted; at most `max_groups` of a breakdown keep their name in a window."""
 
     window_seconds: int = 60
     watermark_seconds: int = 5
     lateness_seconds: int = 3_600
     counter: Counter = field(default_factory=Counter)
+    max_groups: int = 1_000
 
     @property
     def keep_seconds(self) -> int:
@@ -146,6 +147,7 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
             args.watermark,
             args.allowed_lateness,
             Counter(args.counter, args.rsd, args.lg_k, args.sketch),
+            args.max_groups,
         ),
         OutputSettings(
             None if args.output == STDOUT else args.output_topic,
@@ -177,7 +179,10 @@ def make_shape(args: argparse.Namespace) -> EventShape:
         if name != "auto":
             raise UsageError(f"--ts-unit {args.ts_unit} is for unix times: leave out --time-format {name}, or the unit")
         name = "unix"
-    return EventShape(args.time_field, TimeFormat(name, args.ts_unit or "s", args.time_zone), args.user_field)
+    # A breakdown is the same in any order of its fields.
+    breakdowns = tuple(dict.fromkeys(tuple(sorted(set(breakdown))) for breakdown in args.by))
+    time_format = TimeFormat(name, args.ts_unit or "s", args.time_zone)
+    return EventShape(args.time_field, time_format, args.user_field, breakdowns=breakdowns)
 
 
 def check_settings(settings: CountSettings) -> None:
@@ -238,6 +243,8 @@ IMPLIED_PARAMETERS = {
     "--time-field": "ts",
     "--user-field": "uid",
     "--where": "none",
+    "--by": "none",
+    "--max-groups": "any",
 }
 
 
@@ -256,12 +263,14 @@ def list_fixed_parameters(settings: CountSettings) -> dict[str, str]:
         "--time-field": events.shape.time.text if events.shape.has_time_field else "kafka",
         "--user-field": ",".join(field.text for field in events.shape.users),
         "--where": events.where or "none",
+        "--by": " ".join(",".join(found.text for found in fields) for fields in events.shape.breakdowns) or "none",
+        "--max-groups": str(settings.counting.max_groups) if events.shape.breakdowns else "any",
         "--window": describe_duration(settings.counting.window_seconds),
         "--counter": counter.name,
         "--rsd": f"{counter.rsd:g}" if counter.name == "approx_count_distinct" else "any",
         "--sketch": "on" if counter.with_sketch else "off",
         # Spark accepts another size; the query then fails weeks later, when it unites sketches of two sizes.
-        "--lg-k": str(counter.lg_k) if sketched else "any",
+        "--lg-k": str(counter.lg_k) if sketched or events.shape.breakdowns else "any",
         "--output-mode": settings.output.mode,
         "--state-partitions": str(running.state_partitions),
         # Rejected records are a second source of the query, and Spark does not let sources come or go.

@@ -14,11 +14,12 @@ from pyspark.sql import functions as F
 
 from uniques.apps.shared_flags import needed_packages
 from uniques.core.calendar import check_zone
-from uniques.core.counts import make_records
+from uniques.core.counts import count_unique_users, make_records
 from uniques.core.events import limit_events, parse_events
 from uniques.decoder import send_decoder
 from uniques.errors import UsageError
 from uniques.filters import read_filter
+from uniques.grouping import send_grouper
 from uniques.kafka.consumer_group import GroupCommitter
 from uniques.kafka.reading import plan_reading
 from uniques.kafka.records import add_topic
@@ -83,6 +84,13 @@ def validate_events(records: DataFrame, events: EventSettings) -> DataFrame:
 def uses_headers(shape: EventShape) -> bool:
     """Whether a header of the record is part of the event."""
     return any(field.names[0] == "@header" for field in shape.record_fields)
+
+
+def count_events(events: DataFrame, settings: CountSettings) -> DataFrame:
+    """Counts users per window, and those of its groups; see `counts.count_unique_users`."""
+    spark, counting = events.sparkSession, settings.counting
+    grouper = send_grouper(spark, find_shape(spark, settings.events), counting.counter, counting.max_groups)
+    return count_unique_users(events, counting.window_seconds, counting.counter, grouper)
 
 
 @lru_cache

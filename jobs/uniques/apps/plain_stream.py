@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
-from uniques.apps.pipeline import listen, read_events, validate_events
-from uniques.core.counts import count_unique_users, make_records, observe_counts
+from uniques.apps.pipeline import count_events, listen, read_events, validate_events
+from uniques.core.counts import make_records, observe_counts
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
 from uniques.errors import UsageError
@@ -98,7 +98,7 @@ def make_writer(
     events = accept_events(observe_events(validated, counting.window_seconds))
     events = events.unionByName(read_punctuation(spark, location))
     events = events.withWatermark("event_time", to_interval(counting.keep_seconds))
-    counts = count_unique_users(events, counting.window_seconds, counting.counter)
+    counts = count_events(events, settings)
     records: DataFrame = make_records(observe_counts(counts), counting.counter, final=True, revision=0)
     if output.topic is None:
         writer = records.writeStream.foreachBatch(print_values)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from uniques.apps.input_partitions import InputPartitions
     from uniques.kafka.delivery import Writer
     from uniques.kafka.subscription import Partition
-    from uniques.state.publishing import Window
+    from uniques.state.publishing import Key, Window
 
 log = logging.getLogger("uniques")
 
@@ -149,7 +149,8 @@ class Publisher:
         changes = self._collect(frame, repeated)
         unread = self._partitions.advance(batch)
         seen = self._publishing.absorb(changes)
-        absorbed = count_events(seen)
+        totals = {key.start: part for key, part in seen.items() if not key.group}
+        absorbed = count_events(totals)
         if batch < last.batch:
             self.accounting.exact = False
             log.warning(
@@ -162,12 +163,12 @@ class Publisher:
         now = time.time()
         if seen:
             self._new_at = now
-        self._progress.add_batch(seen, unread, now)
+        self._progress.add_batch(totals, unread, now)
         self._name_slowest(now)
         forgotten = self._publishing.forget(self._partitions.plan.watermark)
         sent = self._publishing.send_due(self._progress.reached, now)
-        changed = {start: self._publishing.windows[start] for start in seen}
-        changed |= {window.start: window for window in sent.windows}
+        changed = {key: self._publishing.windows[key] for key in seen}
+        changed |= {window.key: window for window in sent.windows}
         self._note(batch, absorbed, sent)
         if changed or forgotten or not repeated:
             self._add_step(max(batch, last.batch), absorbed, sent, list(changed.values()), forgotten)
@@ -198,7 +199,7 @@ class Publisher:
         self._add_step(self._log.last.batch, 0, sent, sent.windows, [])
         self.accounting.settle()
 
-    def _add_step(self, batch: int, absorbed: int, sent: Sent, changed: list[Window], forgotten: list[int]) -> None:
+    def _add_step(self, batch: int, absorbed: int, sent: Sent, changed: list[Window], forgotten: list[Key]) -> None:
         last = self._log.last
         between = batch == last.batch
         step = Step(
@@ -208,7 +209,7 @@ class Publisher:
             self._progress.reached,
             max(absorbed, last.absorbed) if between else absorbed,
             last.sent_events + sent.events if between else sent.events,
-            [window.start for window in sent.windows],
+            [window.key for window in sent.windows],
             forgotten,
         )
         self._log.add(step, changed, self._publishing.windows)
@@ -224,8 +225,9 @@ class Publisher:
     def _note(self, batch: int | None, absorbed: int, sent: Sent) -> None:
         """Leaves to the accounting what was done; see `accounting.Done`."""
         last_window = None
-        if sent.windows:
-            last = sent.windows[-1]
+        totals = [window for window in sent.windows if window.is_total]
+        if totals:
+            last = totals[-1]
             last_window = (last.start + self._settings.counting.window_seconds, last.unique_users)
         self.accounting.add_done(Done(batch, absorbed, sent, self._publishing.waiting_windows(), last_window))
 
@@ -242,7 +244,7 @@ class Publisher:
             )
         if step.sent and (written is None or written < step.transactions):
             log.info("writing the last records of the run before again, because it did not end by itself")
-            self._write([self._publishing.windows[start] for start in step.sent], step)
+            self._write([self._publishing.windows[key] for key in step.sent], step)
         else:
             self._writer.write([], step.transactions)
 

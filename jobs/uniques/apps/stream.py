@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.apps.input_partitions import InputPartitions
-from uniques.apps.pipeline import listen, read_events, validate_events
+from uniques.apps.pipeline import count_events, listen, read_events, validate_events
 from uniques.apps.plain_stream import run_plain_stream
 from uniques.apps.publisher import Publisher
-from uniques.core.counts import count_unique_users, make_changes, set_watermark
+from uniques.core.counts import make_changes, set_watermark
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
 from uniques.errors import JobError, UsageError
@@ -109,11 +109,11 @@ def count_changes(spark: SparkSession, settings: CountSettings, topics: Mapping[
 
     Rows of rejected events have the columns of `records.make_reject_records`, and null in all others.
     """
-    counting, output = settings.counting, settings.output
+    output = settings.output
     validated = validate_events(read_events(spark, settings, topics), settings.events)
     events = accept_events(observe_events(validated, topics=list(topics)))
     punctuation = read_punctuation(spark, settings.running.checkpoint_location)
-    counts = count_unique_users(set_watermark(events, punctuation), counting.window_seconds, counting.counter)
+    counts = count_events(set_watermark(events, punctuation), settings)
     changes = make_changes(counts)
     if output.rejects_topic:
         rejects = make_reject_records(reject_events(validated), output.rejects_topic)

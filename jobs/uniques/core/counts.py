@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from uniques.core.events import list_dimensions
 from uniques.core.sketches import normalize_sketch, sketch_error
 from uniques.times import to_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyspark.sql import Column, DataFrame
 
 # ISO 8601 in UTC, independent of the session's time zone.
@@ -57,8 +60,15 @@ class Counter:
             counted = F.size(counted)
         return counted.cast("bigint").alias("unique_users")
 
+    @property
+    def of_groups(self) -> Counter:
+        """How the users of groups are counted: exactly, or with sketches, which can be united."""
+        return self if self.name == "exact" else replace(self, name="hll_sketch")
+
 
 DEFAULT_COUNTER = Counter()
+# The groups of a window: `group` is a JSON object, path -> value or null; `other` stands for all groups without a name.
+GROUPS_SCHEMA = "ARRAY<STRUCT<group: STRING, other: BOOLEAN, unique_users: BIGINT, events: BIGINT, sketch: BINARY>>"
 
 
 def set_watermark(events: DataFrame, punctuation: DataFrame) -> DataFrame:
@@ -68,23 +78,36 @@ def set_watermark(events: DataFrame, punctuation: DataFrame) -> DataFrame:
     that end at the watermark or before, and forgets these windows. Events don't move the watermark, however far ahead
     they are: in a union it is that of the first frame.
     """
-    return punctuation.withWatermark("event_time", to_interval(0)).unionByName(events)
+    return punctuation.withWatermark("event_time", to_interval(0)).unionByName(events, allowMissingColumns=True)
 
 
-def count_unique_users(events: DataFrame, window_seconds: int = 60, counter: Counter = DEFAULT_COUNTER) -> DataFrame:
+def count_unique_users(
+    events: DataFrame,
+    window_seconds: int = 60,
+    counter: Counter = DEFAULT_COUNTER,
+    count_groups: Callable[[Column, list[Column]], Column] | None = None,
+) -> DataFrame:
     """Counts users per tumbling window of event time.
 
     Takes `event_time` TIMESTAMP and `uid` STRING; on a stream with a watermark, by which Spark forgets windows. Returns
     a row a window `[window_start, window_end)`: both TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, as exact
     as `counter` is; `events` BIGINT, exact; `last_event` TIMESTAMP, the latest event time; and with
-    `counter.with_sketch` `sketch` BINARY. Rows with a null `uid` are punctuation, and are not counted. Raises
-    ValueError for a duration that is none.
+    `counter.with_sketch` `sketch` BINARY. `count_groups` is what `grouping.send_grouper` returns: a row then has
+    `groups`, of GROUPS_SCHEMA too. Rows with a null `uid` are punctuation, and are not counted. Raises ValueError for a
+    duration that is none.
     """
+    values = [F.col(name) for name in list_dimensions(events)]
+    groups = [] if count_groups is None else [count_groups(F.col("uid"), values).alias("groups")]
     return (
         # Spark would push a plain `uid IS NOT NULL` below the watermark, and punctuation would never reach it.
         events.where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
         .groupBy(F.window("event_time", to_interval(window_seconds, minimum=1)))
-        .agg(*counter.aggregates(), F.count(F.lit(1)).alias("events"), F.max("event_time").alias("last_event"))
+        .agg(
+            *counter.aggregates(),
+            F.count(F.lit(1)).alias("events"),
+            F.max("event_time").alias("last_event"),
+            *groups,
+        )
         .select(
             F.col("window.start").alias("window_start"),
             F.col("window.end").alias("window_end"),
@@ -92,23 +115,50 @@ def count_unique_users(events: DataFrame, window_seconds: int = 60, counter: Cou
             "events",
             "last_event",
             *(["sketch"] if counter.with_sketch else []),
+            *(["groups"] if groups else []),
         )
     )
+
+
+def list_parts(counts: DataFrame) -> DataFrame:
+    """Rows of `count_unique_users`, and behind each the groups of its window as rows of their own.
+
+    Without `groups`, with `group` STRING, null in the first rows, and `other` BOOLEAN. Where there are no groups, the
+    rows as they are.
+    """
+    if "groups" not in counts.columns:
+        return counts
+    sketch = F.col("sketch") if "sketch" in counts.columns else F.lit(None).cast("binary")
+    total = F.struct(
+        F.lit(None).cast("string").alias("group"),
+        F.lit(False).alias("other"),
+        "unique_users",
+        "events",
+        sketch.alias("sketch"),
+    )
+    parts = F.explode(F.concat(F.array(total), "groups")).alias("part")
+    columns = [name for name in counts.columns if name not in {"unique_users", "events", "sketch", "groups"}]
+    kept = ["group", "other", "unique_users", "events", *(["sketch"] if "sketch" in counts.columns else [])]
+    return counts.select(*columns, parts).select(*columns, *(f"part.{name}" for name in kept))
 
 
 def make_changes(counts: DataFrame) -> DataFrame:
     """Rows of `count_unique_users` as the driver takes them: numbers and text, which need no time zone.
 
     `start` BIGINT and `newest` DOUBLE in unix seconds, `unique_users` BIGINT, `events` BIGINT, `sketch` STRING, base64
-    or null.
+    or null; `group` STRING, null for the window itself, and `other` BOOLEAN, as `list_parts` has them.
     """
+    counts = list_parts(counts)
     sketch = F.base64("sketch") if "sketch" in counts.columns else F.lit(None).cast("string")
+    has_groups = "group" in counts.columns
     return counts.select(
         F.unix_seconds("window_start").alias("start"),
         "unique_users",
         "events",
         (F.unix_micros("last_event") / 1e6).alias("newest"),
         sketch.alias("sketch"),
+        (F.col("group") if has_groups else F.lit(None).cast("string")).alias("group"),
+        (F.col("other") if has_groups else F.lit(False)).alias("other"),
     )
 
 
@@ -133,22 +183,41 @@ def make_records(counts: DataFrame, counter: Counter, final: bool, revision: int
 
     The value holds nothing that depends on the batch, so a replayed batch writes equal records. `final` says that no
     other record for the window follows. Of several records for a window the one with the highest `revision` is valid.
-    A sketch is in base64.
+    A sketch is in base64. The groups of a window have records of their own: the key goes on with the group.
     """
-    return counts.select(
-        F.to_csv(F.struct("window_start"), UTC_FORMAT).alias("key"),
+    counts = list_parts(counts)
+    has_groups = "group" in counts.columns
+    is_total = F.col("group").isNull() if has_groups else F.lit(True)
+
+    def either(of_total: str | float, of_group: str | float) -> Column:
+        return F.when(is_total, F.lit(of_total)).otherwise(F.lit(of_group)) if has_groups else F.lit(of_total)
+
+    errors = [round(each.relative_error, 4) for each in (counter, counter.of_groups)]
+    key = F.to_csv(F.struct("window_start"), UTC_FORMAT)
+    records = counts.select(
+        key.alias("key"),
         F.to_json(
             F.struct(
                 "window_start",
                 "window_end",
                 "unique_users",
                 "events",
-                F.lit(counter.name).alias("counter"),
-                F.lit(round(counter.relative_error, 4)).alias("relative_error"),
+                either(counter.name, counter.of_groups.name).alias("counter"),
+                either(*errors).alias("relative_error"),
                 F.lit(final).alias("final"),
                 F.lit(revision).cast("bigint").alias("revision"),
                 *([F.base64("sketch").alias("sketch")] if counter.with_sketch else []),
             ),
             UTC_FORMAT,
         ).alias("value"),
+        *(["group", "other"] if has_groups else []),
+    )
+    if not has_groups:
+        return records
+    # The group is JSON already.
+    end = F.concat(F.lit(',"group":'), "group", F.when(F.col("other"), ',"other":true}').otherwise("}"))
+    value = F.concat(F.expr("left(value, length(value) - 1)"), end)
+    of_group = F.concat("key", F.lit(" "), "group", F.when(F.col("other"), " other").otherwise(""))
+    return records.select(
+        F.coalesce(of_group, "key").alias("key"), F.when(is_total, F.col("value")).otherwise(value).alias("value")
     )

@@ -6,6 +6,8 @@ fields do not matter.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
@@ -39,6 +41,9 @@ REJECT_REASONS = (
 FILTERED = "filtered"
 OUTCOMES = (*REJECT_REASONS, FILTERED)
 
+# Longer values of dimensions are cut: they are part of the keys of records.
+MAX_NAME = 256
+
 # A JSON value that is no object or array, to its end or to what may follow it.
 SCALAR = (
     r"""^[ \t\r\n]*("([^"\\]|\\.)*"|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null)([ \t\r\n,\]}]|$)"""
@@ -54,13 +59,13 @@ def parse_events(
 ) -> DataFrame:
     """Parses the JSON in `value` (BINARY or STRING); keeps one row a record, never raises for what a value holds.
 
-    Adds to the columns of `records`: `event_time` TIMESTAMP and `uid` STRING, null unless the record is a countable
-    event, and `reject_reason` STRING, one of OUTCOMES or null. When `records` has an arrival time (`timestamp`
-    TIMESTAMP, as Kafka's source gives it), events more than `max_future_seconds` after it or more than
-    `max_age_seconds` before it are rejected. No clock is asked, so a replay gives the same rows. Fields of the record
-    that the shape names (`@key`) need the columns of Kafka's source. `decode` is what `decoder.send_decoder` returns
-    for the shape, a faster parser for ordinary events; it changes no row. Raises ValueError for a duration that is
-    none.
+    Adds to the columns of `records`: `event_time` TIMESTAMP, `uid` STRING and `dimension_0`, `dimension_1`, … STRING,
+    of the dimensions, null unless the record is a countable event; `reject_reason` STRING, one of OUTCOMES or null. If
+    `records` has an arrival time (`timestamp` TIMESTAMP, as Kafka's source gives it), events more than
+    `max_future_seconds` after it or more than `max_age_seconds` before it are rejected. No clock is asked, so a replay
+    gives the same rows. Fields of the record that the shape names (`@key`) need the columns of Kafka's source. `decode`
+    is what `decoder.send_decoder` returns for the shape, a faster parser for ordinary events; it changes no row. Raises
+    ValueError for a duration that is none.
     """
     names = {field: f"read_{at}" for at, field in enumerate(shape.fields)}
     parsed = records.withColumns({names[field]: read_record_field(field) for field in shape.record_fields})
@@ -85,6 +90,10 @@ def parse_events(
         *records.columns,
         F.when(accepted, F.timestamp_micros("time_read")).alias("event_time"),
         F.when(accepted, F.col("uid_read")).alias("uid"),
+        *(
+            F.when(accepted, F.substring(names[field], 1, MAX_NAME)).alias(f"dimension_{at}")
+            for at, field in enumerate(shape.dimensions)
+        ),
         "reject_reason",
     )
 
@@ -182,12 +191,23 @@ def explain_parsed(shape: EventShape, names: Mapping[Field, str], text: Column, 
             if field.is_json:
                 reason = reason.when(is_damaged(names[field]), "invalid_utf8")
         reason = reason.when(~passes(shape.where, names), FILTERED)
+    damaged = [is_damaged(names[field]) for field in shape.dimensions if field.is_json]
     return (
         reason.when(F.col("time_text").isNull(), "missing_ts")
         .when(F.col("time_read").isNull(), "bad_ts")
         .when(F.col("uid_read").isNull(), "missing_uid")
-        .when(is_damaged("uid_read"), "invalid_utf8")
+        .when(is_any([is_damaged("uid_read"), *damaged]), "invalid_utf8")
     )
+
+
+def is_any(conditions: Sequence[Column]) -> Column:
+    """Whether one of several conditions holds; a null one does not."""
+    return reduce(or_, (F.coalesce(condition, F.lit(False)) for condition in conditions))
+
+
+def list_dimensions(frame: DataFrame) -> list[str]:
+    """The columns of dimensions of a frame of events, in order."""
+    return [name for name in frame.columns if name.startswith("dimension_")]
 
 
 def compare_arrival(reason: Column, max_future_seconds: int | None, max_age_seconds: int | None) -> Column:
@@ -237,8 +257,8 @@ def limit_events(parsed: DataFrame, start_time: int | None, end_time: int | None
 
 
 def accept_events(parsed: DataFrame) -> DataFrame:
-    """Keeps the countable events of `parse_events`: `event_time` TIMESTAMP, `uid` STRING, neither null."""
-    return parsed.where(F.col("reject_reason").isNull()).select("event_time", "uid")
+    """Keeps the countable events of `parse_events`: `event_time` TIMESTAMP, `uid` STRING, neither null; dimensions."""
+    return parsed.where(F.col("reject_reason").isNull()).select("event_time", "uid", *list_dimensions(parsed))
 
 
 def reject_events(parsed: DataFrame) -> DataFrame:

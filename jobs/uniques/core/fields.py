@@ -114,17 +114,26 @@ TS, UID = Field(("ts",)), Field(("uid",))
 
 @dataclass(frozen=True)
 class EventShape:
-    """Where an event has what: the first of `users` that is there and not empty is its user."""
+    """Where an event has what: the first of `users` that is there and not empty is its user.
+
+    `breakdowns` are the fields that events are grouped by, each apart from the others.
+    """
 
     time: Field = TS
     time_format: TimeFormat = field(default_factory=TimeFormat)
     users: tuple[Field, ...] = (UID,)
     where: Filter | None = None
+    breakdowns: tuple[tuple[Field, ...], ...] = ()
+
+    @property
+    def dimensions(self) -> tuple[Field, ...]:
+        """The fields that events are grouped by, each once."""
+        return tuple(dict.fromkeys(found for breakdown in self.breakdowns for found in breakdown))
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """All fields that are read as text, each once: users, then those of the condition."""
-        return tuple(dict.fromkeys([*self.users, *(self.where.fields if self.where else ())]))
+        """All fields that are read as text, each once: users, those of the condition, dimensions."""
+        return tuple(dict.fromkeys([*self.users, *(self.where.fields if self.where else ()), *self.dimensions]))
 
     @property
     def record_fields(self) -> tuple[Field, ...]:

@@ -31,6 +31,8 @@ def list_settings(state_partitions: int) -> dict[str, str]:
         "spark.sql.legacy.timeParserPolicy": "CORRECTED",
         # An object where a text is expected, or a text in place of an object, costs that field only.
         "spark.sql.json.enablePartialResults": "true",
+        # With more than 128 windows in a batch Spark would sort the events, and write each sketch again for each.
+        "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "100000",
         # By default Spark waits for ever.
         "spark.sql.streaming.stopTimeout": f"{STOP_SECONDS}s",
     }

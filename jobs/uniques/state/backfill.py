@@ -18,6 +18,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from uniques.core.events import list_dimensions
 from uniques.state.folder import is_missing
 from uniques.state.sidecar import beside, keep_line, read_lines, write_lines
 from uniques.times import describe_time
@@ -28,11 +29,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 
-# Bounds the memory of a piece: as many groups are aggregated at once at the most, 40 MB of sketches of 4 KiB.
-PIECE_WINDOWS = 10_000
-PIECE_EVENTS = 5_000_000
-DAY_SECONDS = 86_400
-STAGED = "time_us BIGINT, uid STRING, batch INT"
+@dataclass(frozen=True)
+class Bounds:
+    """Of a piece: as many windows and events are counted at once at the most, but for one stretch of `unit_seconds`."""
+
+    windows: int
+    events: int
+    unit_seconds: int
+
+
+# 40 MB of sketches of 4 KiB.
+BOUNDS = Bounds(10_000, 5_000_000, 86_400)
+# A window has thousands of sketches.
+BOUNDS_WITH_GROUPS = Bounds(360, 1_000_000, 3_600)
+STAGED = "time_us BIGINT, uid STRING"
 
 
 @dataclass(frozen=True)
@@ -50,10 +60,10 @@ def staged_location(location: str) -> str:
 
 
 def stage_events(location: str) -> Callable[[DataFrame, int], None]:
-    """A writer of batches of `event_time` TIMESTAMP, `uid` STRING; a batch that is done again replaces itself."""
+    """A writer of batches of countable events, dimensions included; a batch that is done again replaces itself."""
 
     def write(events: DataFrame, batch: int) -> None:
-        staged = events.select(F.unix_micros("event_time").alias("time_us"), "uid")
+        staged = events.select(F.unix_micros("event_time").alias("time_us"), "uid", *list_dimensions(events))
         # Sorted, so that a piece reads only the row groups it needs.
         writer = staged.sortWithinPartitions("time_us").write.mode("overwrite").option("compression", "zstd")
         writer.parquet(f"{staged_location(location)}/batch={batch}")
@@ -61,20 +71,23 @@ def stage_events(location: str) -> Callable[[DataFrame, int], None]:
     return write
 
 
-def read_staged(spark: SparkSession, location: str) -> DataFrame:
-    """The staged events, `time_us` BIGINT and `uid` STRING; empty when nothing was staged."""
+def read_staged(spark: SparkSession, location: str, dimensions: int = 0) -> DataFrame:
+    """The staged events, `time_us` BIGINT, `uid` STRING and so many dimensions; empty when nothing was staged."""
+    columns = "".join(f", dimension_{at} STRING" for at in range(dimensions))
     try:
-        return spark.read.schema(STAGED).parquet(staged_location(location)).drop("batch")
+        return spark.read.schema(f"{STAGED}{columns}, batch INT").parquet(staged_location(location)).drop("batch")
     except AnalysisException as error:
         if not is_missing(error):
             raise
-        return stage_nothing(spark)
+        return stage_nothing(spark, dimensions)
 
 
-def stage_nothing(spark: SparkSession) -> DataFrame:
+def stage_nothing(spark: SparkSession, dimensions: int = 0) -> DataFrame:
     """An empty frame of staged events."""
     # A frame made of Python rows, even of none, would start a Python worker on an executor.
-    return spark.range(0).select(F.lit(None).cast("bigint").alias("time_us"), F.lit(None).cast("string").alias("uid"))
+    names = ["uid", *(f"dimension_{at}" for at in range(dimensions))]
+    texts = [F.lit(None).cast("string").alias(name) for name in names]
+    return spark.range(0).select(F.lit(None).cast("bigint").alias("time_us"), *texts)
 
 
 def delete_staged(spark: SparkSession, location: str) -> None:
@@ -83,13 +96,13 @@ def delete_staged(spark: SparkSession, location: str) -> None:
     stage_nothing(spark).coalesce(1).write.mode("overwrite").parquet(staged_location(location))
 
 
-def plan_pieces(staged: DataFrame, window_seconds: int) -> list[Piece]:
+def plan_pieces(staged: DataFrame, window_seconds: int, bounds: Bounds = BOUNDS) -> list[Piece]:
     """Cuts the time of the staged events into pieces of whole windows, in order of time, each within the bounds.
 
-    A day with more events than PIECE_EVENTS is a piece of its own.
+    A stretch of time with more events is a piece of its own.
     """
     # A multiple of the window, so that no window is cut; windows are aligned to the epoch.
-    unit = -(-DAY_SECONDS // window_seconds) * window_seconds
+    unit = -(-bounds.unit_seconds // window_seconds) * window_seconds
     start = (F.floor(F.col("time_us") / (unit * 1_000_000)) * unit).alias("start")
     rows = staged.groupBy(start).agg(F.count(F.lit(1)).alias("events")).orderBy("start").collect()
     pieces: list[Piece] = []
@@ -97,7 +110,7 @@ def plan_pieces(staged: DataFrame, window_seconds: int) -> list[Piece]:
     for row in rows:
         most = min(row["events"], unit // window_seconds)
         last = pieces[-1] if pieces else None
-        if last and windows + most <= PIECE_WINDOWS and last.events + row["events"] <= PIECE_EVENTS:
+        if last and windows + most <= bounds.windows and last.events + row["events"] <= bounds.events:
             pieces[-1] = Piece(last.start, row["start"] + unit, last.events + row["events"])
             windows += most
         else:
@@ -107,9 +120,11 @@ def plan_pieces(staged: DataFrame, window_seconds: int) -> list[Piece]:
 
 
 def select_piece(staged: DataFrame, piece: Piece) -> DataFrame:
-    """The events of a piece: `event_time` TIMESTAMP, `uid` STRING."""
+    """The events of a piece: `event_time` TIMESTAMP, `uid` STRING, dimensions."""
     inside = (F.col("time_us") >= piece.start * 1_000_000) & (F.col("time_us") < piece.end * 1_000_000)
-    return staged.where(inside).select(F.timestamp_micros("time_us").alias("event_time"), "uid")
+    return staged.where(inside).select(
+        F.timestamp_micros("time_us").alias("event_time"), "uid", *list_dimensions(staged)
+    )
 
 
 def keep_revision(spark: SparkSession, location: str) -> int:
@@ -159,14 +174,15 @@ def count_pieces(
     window_seconds: int,
     write: Callable[[DataFrame], None],
     stopped: Callable[[], bool],
+    dimensions: int = 0,
 ) -> bool:
     """Counts the staged events piece by piece: calls `write` with the events of each that is not yet counted.
 
     Says after each piece how far it is. Returns whether all are counted: False when `stopped` said so before.
     """
     journal = Journal(spark, location)
-    staged = read_staged(spark, location)
-    pieces = plan_pieces(staged, window_seconds)
+    staged = read_staged(spark, location, dimensions)
+    pieces = plan_pieces(staged, window_seconds, BOUNDS_WITH_GROUPS if dimensions else BOUNDS)
     todo = [piece for piece in pieces if piece not in journal]
     log.info(
         "counting %s events in %s pieces, %s done before",

@@ -20,10 +20,22 @@ if TYPE_CHECKING:
     from uniques.core.counts import Counter
 
 
-class Change(NamedTuple):
-    """A window that a batch changed: its start in unix seconds, and all that it holds now.
+class Key(NamedTuple):
+    """What a record is of: a window by its start in unix seconds, or a `group` of it, a JSON object.
 
-    `newest` is the latest event time in it, in unix seconds; `sketch` is in base64.
+    `other`: all groups of a breakdown that have no name. The text of a window itself is empty.
+    """
+
+    start: int
+    group: str = ""
+    other: bool = False
+
+
+class Change(NamedTuple):
+    """A window, or a group of it, that a batch changed: its start in unix seconds, and all that it holds now.
+
+    `newest` is the latest event time in the window, in unix seconds; `sketch` is in base64; `group` and `other` are as
+    in `Key`, null for the window itself.
     """
 
     start: int
@@ -31,13 +43,20 @@ class Change(NamedTuple):
     events: int
     newest: float
     sketch: str | None = None
+    group: str | None = None
+    other: bool = False
+
+    @property
+    def key(self) -> Key:
+        """What it is a change of."""
+        return Key(self.start, self.group or "", self.other)
 
 
 @dataclass
 class Window:
-    """A window that Spark keeps, and what was sent of it: `revision` -1 before its first record."""
+    """A window that Spark keeps, or a group of it, and what was sent of it: `revision` -1 before its first record."""
 
-    start: int
+    key: Key
     unique_users: int
     events: int
     sketch: str | None = None
@@ -45,6 +64,16 @@ class Window:
     sent_events: int = 0
     sent_at: float = 0.0
     final: bool = False
+
+    @property
+    def start(self) -> int:
+        """When the window starts, in unix seconds."""
+        return self.key.start
+
+    @property
+    def is_total(self) -> bool:
+        """Whether it is a window, not a group of one; only windows are accounted for."""
+        return not self.key.group
 
     @property
     def changed(self) -> bool:
@@ -55,8 +84,8 @@ class Window:
 class Sent(NamedTuple):
     """What a step sends: windows in order of time, with the revision and the counts of the record each gets.
 
-    `events` is by how many the events in the output grow, `corrections` how many records are corrections, and
-    `corrected_events` how many events came by them.
+    A window comes before its groups. `events` is by how many the events in the output grow, `corrections` how many
+    windows are corrected, and `corrected_events` how many events came by that.
     """
 
     windows: list[Window]
@@ -78,28 +107,29 @@ class Publishing:
         self._wait = wait
         self._interval = interval
         self._running_counts = running_counts
-        self.windows: dict[int, Window] = {}
-        self._open: set[int] = set()  # not final
-        self._corrected: set[int] = set()  # final, and changed since
+        self.windows: dict[Key, Window] = {}
+        self._open: set[Key] = set()  # not final
+        self._corrected: set[Key] = set()  # final, and changed since
 
     def load(self, windows: Iterable[Window]) -> None:
         """Takes over the windows of an earlier run."""
         for window in windows:
-            self.windows[window.start] = window
+            self.windows[window.key] = window
             self._note(window)
 
-    def absorb(self, changes: Iterable[Change]) -> dict[int, Seen]:
-        """Takes over what a batch changed; returns what is new in each window.
+    def absorb(self, changes: Iterable[Change]) -> dict[Key, Seen]:
+        """Takes over what a batch changed; returns what is new in each window and each group.
 
         A batch that is repeated changes nothing.
         """
         seen = {}
         for change in changes:
-            window = self.windows.get(change.start)
+            key = change.key
+            window = self.windows.get(key)
             if window is None:
-                window = self.windows[change.start] = Window(change.start, 0, 0)
+                window = self.windows[key] = Window(key, 0, 0)
             if change.events > window.events:
-                seen[change.start] = Seen(change.events - window.events, change.newest)
+                seen[key] = Seen(change.events - window.events, change.newest)
                 window.unique_users, window.events, window.sketch = change.unique_users, change.events, change.sketch
                 self._note(window)
         return seen
@@ -111,58 +141,68 @@ class Publishing:
         """
         due = []
         events = corrections = corrected_events = 0
-        for start in sorted(self._open | self._corrected):
-            window = self.windows[start]
+        for window in self._list_candidates(until):
             if window.final:
                 if not flush and now - window.sent_at < self._interval:
                     continue
-                corrections += 1
-                corrected_events += window.events - window.sent_events
-            elif start + self._size + self._wait <= until:
+                if window.is_total:
+                    corrections += 1
+                    corrected_events += window.events - window.sent_events
+            elif window.start + self._size + self._wait <= until:
                 window.final = True
-            elif not (self._running_counts and window.changed):
+            elif not window.changed:
                 continue
-            events += window.events - window.sent_events
+            if window.is_total:
+                events += window.events - window.sent_events
             window.revision += 1
             window.sent_events, window.sent_at = window.events, now
             self._note(window)
             due.append(window)
         return Sent(due, events, corrections, corrected_events)
 
-    def forget(self, watermark: float) -> list[int]:
-        """Drops the windows that end at `watermark` or before, which Spark does not change any more; their starts."""
+    def forget(self, watermark: float) -> list[Key]:
+        """Drops the windows that end at `watermark` or before, which Spark does not change any more; their keys."""
         ended = [
-            start
-            for start, window in self.windows.items()
-            if start + self._size <= watermark and window.final and not window.changed
+            key
+            for key, window in self.windows.items()
+            if key.start + self._size <= watermark and window.final and not window.changed
         ]
-        for start in ended:
-            del self.windows[start]
+        for key in ended:
+            del self.windows[key]
         return ended
 
     def waiting_events(self) -> int:
         """Events that no record has yet."""
-        return sum(self.windows[start].events - self.windows[start].sent_events for start in self._unsent())
+        return sum(window.events - window.sent_events for window in self._list_unsent())
 
     def waiting_windows(self) -> int:
         """Windows with such events."""
-        return len(self._unsent())
+        return len(self._list_unsent())
 
     def next_end(self) -> int | None:
         """The end of the earliest window that is not published; None when all are."""
-        return min(self._open) + self._size if self._open else None
+        return min(self._open).start + self._size if self._open else None
 
-    def _unsent(self) -> list[int]:
-        return [start for start in self._open | self._corrected if self.windows[start].changed]
+    def _list_candidates(self, until: float) -> list[Window]:
+        """In order: the final windows that changed, the ones to be published, and with running counts all others."""
+        ended = until - self._size - self._wait
+        keys = [key for key in self._open if self._running_counts or key.start <= ended]
+        return [self.windows[key] for key in sorted([*keys, *self._corrected])]
+
+    def _list_unsent(self) -> list[Window]:
+        """The windows, not groups, with events that no record has yet."""
+        windows = (self.windows[key] for key in self._open | self._corrected if not key.group)
+        return [window for window in windows if window.changed]
 
     def _note(self, window: Window) -> None:
-        for group, belongs in ((self._open, not window.final), (self._corrected, window.final and window.changed)):
-            (group.add if belongs else group.discard)(window.start)
+        for keys, belongs in ((self._open, not window.final), (self._corrected, window.final and window.changed)):
+            (keys.add if belongs else keys.discard)(window.key)
 
 
 def make_record(window: Window, size: int, counter: Counter) -> tuple[bytes, bytes]:
     """Key and value of a window's record, as `counts.make_records` makes them of a frame; `size` in seconds."""
-    start = describe_time(window.start)
+    counter = counter if window.is_total else counter.of_groups
+    key = start = describe_time(window.start)
     value = {
         "window_start": start,
         "window_end": describe_time(window.start + size),
@@ -175,4 +215,10 @@ def make_record(window: Window, size: int, counter: Counter) -> tuple[bytes, byt
     }
     if counter.with_sketch:
         value["sketch"] = window.sketch
-    return start.encode(), json.dumps(value, separators=(",", ":")).encode()
+    if not window.is_total:
+        key += f" {window.key.group}"
+        value["group"] = json.loads(window.key.group)
+        if window.key.other:
+            key += " other"
+            value["other"] = True
+    return key.encode(), json.dumps(value, separators=(",", ":")).encode()
