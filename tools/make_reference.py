@@ -84,6 +84,8 @@ MORE = {
         "--metrics-port": "[Metrics](../operate/metrics.md)",
     },
     "rollup_users": {
+        "--group": "[Breakdowns](../guides/breakdowns.md#larger-periods)",
+        "--other": "[Breakdowns](../guides/breakdowns.md#larger-periods)",
         "--kafka-config": "[Security](../deploy/security.md)",
         "--minutes-retention": "[Size and retention](../guides/rollups.md#size-and-retention)",
         "--timezone": "[Calendar](../guides/rollups.md#calendar)",
@@ -171,6 +173,8 @@ COLUMNS = {
     "revision": "as in the record; null, in rows of an earlier release, means 0",
     "written_at": "Kafka timestamp of the record",
     "offset": "offset of the record",
+    "group": "of a `--by`: the group, a JSON object; null for the total, and in rows of an earlier release",
+    "other": "`true`: all groups of the breakdown that have no name; else null",
     "sketch": "HLL sketch of the users",
     "period": "`hour`, `day`, `week`, `month` or `year`; the table is partitioned by it",
     "period_start": "start of the period",
@@ -323,7 +327,7 @@ def describe_records(spark: SparkSession) -> str:
     return (
         "# Records\n\nField names are stable. A reader who takes the last record of a key has the best one.\n"
         "\n## Results of unique_users.py\n\nOne record a window, and one for each correction. The key is the window's "
-        f"start. The value:\n\n```\n{key.decode()}\n{value.decode().replace('c2tldGNo', '…')}\n```\n\nWith `--by` each group of a window "
+        f"start. The value:\n\n```\n{key.decode()}\n{shown}\n```\n\nWith `--by` each group of a window "
         "has records too. The key is the start and the group: [Breakdowns](../guides/breakdowns.md). All fields:\n\n"
         + describe_record(group_key.decode(), group_value.decode(), RECORD)
         + "\n## Results of rollup_users.py\n\nOne record for every changed period. The key is the period and its "

@@ -128,6 +128,15 @@ def fields(text: str) -> tuple[Field, ...]:
         ) from None
 
 
+def group_value(text: str) -> tuple[Field, str | None]:
+    """A type for `PATH=VALUE`, or `PATH` for an event without the field."""
+    path, equals, value = text.partition("=")
+    found = fields(path)
+    if len(found) > 1:
+        raise refuse(text, "one field and its value, such as country=CH")
+    return found[0], value if equals else None
+
+
 def time_format(text: str) -> str:
     """A type for TIME_FORMATS and patterns; Spark says later whether it knows the pattern."""
     if text not in TIME_FORMATS and not ("y" in text and re.search("[Hhk]", text)):

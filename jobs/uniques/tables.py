@@ -210,7 +210,8 @@ def merge_rows(table: DeltaTable, rows: DataFrame, keys: Sequence[str], update_w
     """
     match = within
     for key in keys:
-        match &= F.col(f"old.{key}") == F.col(f"new.{key}")
+        # A key may be null: a table of an earlier release has no groups.
+        match &= F.col(f"old.{key}").eqNullSafe(F.col(f"new.{key}"))
     merge = table.alias("old").merge(rows.alias("new"), match)
     merge.whenMatchedUpdateAll(update_when).whenNotMatchedInsertAll().execute()
 

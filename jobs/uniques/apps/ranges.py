@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from uniques.apps.rollup_tables import Tables, read_kept_from
 from uniques.core.choices import PERIODS
-from uniques.core.rollups import select_range
+from uniques.core.rollups import add_group, select_range
 from uniques.core.sketches import sketch_error_of
 from uniques.errors import UsageError
 from uniques.times import describe_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
-    from uniques.apps.rollup_settings import Between, Range
+    from uniques.apps.rollup_settings import Between, Group, Range, Show
     from uniques.core.calendar import Calendar
+    from uniques.tables import Table
 
 
 def to_instant(calendar: Calendar, time_: datetime) -> Column:
@@ -36,10 +36,11 @@ def answer_range(spark: SparkSession, tables: Tables, question: Between) -> dict
     Raises UsageError, one line, when a range is empty, or needs minutes that are no longer kept.
     """
     began = time.monotonic()
-    first = unite_range(spark, tables, question.first, "--between")
+    rows = read_rows(spark, tables, question.group)
+    first = unite_range(spark, tables, rows, question.first, "--between")
     answer = describe_range(first)
     if question.second:
-        second = unite_range(spark, tables, question.second, "--and")
+        second = unite_range(spark, tables, rows, question.second, "--and")
         both = first.unionByName(second).agg(F.hll_union_agg("sketch", True).alias("sketch"))
         other = describe_range(second)
         union = both.select(F.hll_sketch_estimate("sketch"), sketch_error_of(F.col("sketch"))).collect()[0]
@@ -54,7 +55,27 @@ def answer_range(spark: SparkSession, tables: Tables, question: Between) -> dict
     return {**answer, "seconds": round(time.monotonic() - began, 1)}
 
 
-def unite_range(spark: SparkSession, tables: Tables, between: Range, flag: str) -> DataFrame:
+class Rows(NamedTuple):
+    """The rows of both tables that a question is about."""
+
+    minutes: DataFrame
+    rollups: DataFrame
+
+
+def read_rows(spark: SparkSession, tables: Tables, group: Group) -> Rows:
+    """The rows of a group, or of the total."""
+    if group.text is None:
+        chosen = F.col("group").isNull()
+    else:
+        chosen = (F.col("group") == group.text) & F.col("other").eqNullSafe(F.lit(True) if group.other else F.lit(None))
+
+    def read(table: Table) -> DataFrame:
+        return add_group(table.open(spark).toDF()).where(chosen)
+
+    return Rows(read(tables.minutes), read(tables.rollups))
+
+
+def unite_range(spark: SparkSession, tables: Tables, rows: Rows, between: Range, flag: str) -> DataFrame:
     """One row: `first`, `last` STRING, `sketch` BINARY, `events` BIGINT, and the number of united rows by period."""
     start, end = (to_instant(tables.calendar, time_) for time_ in between)
     opened = tables.minutes.open(spark)
@@ -69,7 +90,7 @@ def unite_range(spark: SparkSession, tables: Tables, between: Range, flag: str) 
                 raise UsageError(
                     f"{flag}: minutes before {describe_time(kept_from)} are no longer kept: give a full hour"
                 )
-    parts = select_range(opened.toDF(), tables.rollups.open(spark).toDF(), tables.calendar, start, end)
+    parts = select_range(rows.minutes, rows.rollups, tables.calendar, start, end)
     numbers = [
         F.count_if(F.col("period") == period).alias(period) for period in ("year", "month", "day", "hour", "minute")
     ]
@@ -98,12 +119,11 @@ def describe_range(united: DataFrame) -> dict[str, Any]:
     }
 
 
-def show_tables(spark: SparkSession, tables: Tables, periods: Sequence[str]) -> None:
-    """Prints the rows of the periods, in order of time, as a table."""
+def show_tables(spark: SparkSession, tables: Tables, question: Show) -> None:
+    """Prints the rows of the periods, of the total or a group, in order of time, as a table."""
     calendar = tables.calendar
     columns = ["period", "name", "unique_users", "relative_error", "events", "final"]
-    rollups = tables.rollups.open(spark).toDF()
-    minutes = tables.minutes.open(spark).toDF()
+    minutes, rollups = read_rows(spark, tables, question.group)
     named = F.date_format(F.from_utc_timestamp("window_start", calendar.timezone), "yyyy-MM-dd'T'HH:mm")
     rows = minutes.select(
         F.lit("minute").alias("period"),
@@ -116,7 +136,7 @@ def show_tables(spark: SparkSession, tables: Tables, periods: Sequence[str]) -> 
     ).unionByName(rollups.withColumn("start", F.col("period_start")).select(*columns, "start"))
     print(f"{'period':<7}{'start (' + calendar.timezone + ')':<26}{'users':>12}{'±1 s.e.':>9}{'events':>15}")
     for period in ("minute", *PERIODS):
-        if period in periods:
+        if period in question.periods:
             for row in rows.where(F.col("period") == period).orderBy("start").toLocalIterator():
                 print(
                     f"{row['period']:<7}{row['name']:<26}{row['unique_users']:>12,}{row['relative_error']:>9.2%}"

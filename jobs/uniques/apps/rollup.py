@@ -77,7 +77,7 @@ def run(spark: SparkSession, settings: RollupSettings, stop: StopSignal) -> None
         if isinstance(task, Between):
             print(json.dumps(answer_range(spark, read_calendar(spark, settings.tables), task)), flush=True)
         elif isinstance(task, Show):
-            show_tables(spark, read_calendar(spark, settings.tables), task.periods)
+            show_tables(spark, read_calendar(spark, settings.tables), task)
         else:
             check_zone(spark, "--timezone", settings.tables.calendar.timezone)
             topic = find_topic(spark, settings)

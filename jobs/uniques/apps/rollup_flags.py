@@ -7,7 +7,17 @@ from zoneinfo import ZoneInfo
 
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
 from uniques.core.choices import HOUR_SECONDS, PERIODS, WEEKDAYS
-from uniques.flag_types import OneLineParser, duration_or_off, location, minute, refuse, topic, trigger, whole_number
+from uniques.flag_types import (
+    OneLineParser,
+    duration_or_off,
+    group_value,
+    location,
+    minute,
+    refuse,
+    topic,
+    trigger,
+    whole_number,
+)
 
 QUERY_NAME = "rollup_users"
 # What Java, and so Spark, knows besides the names of zones: offsets, and abbreviations of three letters.
@@ -125,6 +135,20 @@ def make_parser() -> OneLineParser:
         choices=("minute", *PERIODS),
         metavar="PERIOD",
         help="print the rows of minute, hour, day, week, month, year as a table (default: all but minute)",
+    )
+    asking.add_argument(
+        "--group",
+        type=group_value,
+        action="append",
+        default=[],
+        metavar="PATH[=VALUE]",
+        help="with --between and --show: only the group of a --by with this value of the field, or without a value; "
+        "once for each field of the breakdown (default: the total)",
+    )
+    asking.add_argument(
+        "--other",
+        action="store_true",
+        help="with --group PATH: the groups of that breakdown that have no name (default: the group named null)",
     )
     asking.add_argument(
         "--rebuild",

@@ -6,6 +6,7 @@ unless their name says milliseconds. The defaults are those of the flags.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,11 +51,20 @@ class RunningSettings:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Whom a question is about: all, or one group by its JSON `text`, or all groups without a name (`other`)."""
+
+    text: str | None = None
+    other: bool = False
+
+
+@dataclass(frozen=True)
 class Between:
     """The question for the users of a range, and perhaps for those who were in a second one too."""
 
     first: Range
     second: Range | None = None
+    group: Group = field(default_factory=Group)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Show:
     """The question for the rows of these periods."""
 
     periods: tuple[str, ...] = PERIODS
+    group: Group = field(default_factory=Group)
 
 
 @dataclass(frozen=True)
@@ -109,17 +120,32 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> RollupSett
     )
 
 
+def make_group(args: argparse.Namespace) -> Group:
+    """The group that the flags name, as the records write it: paths in order, no blanks."""
+    if not args.group:
+        if args.other:
+            raise UsageError("--other needs --group PATH, the fields of the breakdown")
+        return Group()
+    values = {found.text: value for found, value in sorted(args.group)}
+    if args.other and any(value is not None for value in values.values()):
+        raise UsageError("--other: give each --group without a value: its groups have no name")
+    return Group(json.dumps(values, ensure_ascii=False, separators=(",", ":")), args.other)
+
+
 def choose_task(args: argparse.Namespace) -> Between | Show | Rebuild | None:
     """What the flags ask for; raises UsageError, one line, when they ask for several things at once."""
     tasks: dict[str, Between | Show | Rebuild] = {}
+    group = make_group(args)
     if args.between:
-        tasks["--between"] = Between(tuple(args.between), tuple(args.and_between) if args.and_between else None)
+        tasks["--between"] = Between(tuple(args.between), tuple(args.and_between) if args.and_between else None, group)
     if args.show is not None:
-        tasks["--show"] = Show(tuple(args.show) or PERIODS)
+        tasks["--show"] = Show(tuple(args.show) or PERIODS, group)
     if args.rebuild:
         tasks["--rebuild"] = Rebuild()
     if len(tasks) > 1:
         raise UsageError(f"{' and '.join(tasks)}: give one of them")
     if args.and_between and not args.between:
         raise UsageError("--and needs --between")
+    if group.text is not None and not tasks.keys() & {"--between", "--show"}:
+        raise UsageError("--group needs --between or --show")
     return next(iter(tasks.values()), None)

@@ -48,6 +48,9 @@ def create_tables(spark: SparkSession, tables: Tables) -> None:
     calendar = {TIMEZONE: tables.calendar.timezone, WEEK_START: tables.calendar.week_start}
     tables.rollups.create(spark, ROLLUPS_SCHEMA, calendar, partition=["period"])
     tables.minutes.add_column(spark, "revision BIGINT", after="final")
+    for table, last in ((tables.minutes, "offset"), (tables.rollups, "parent_end")):
+        table.add_column(spark, "group STRING", after=last)
+        table.add_column(spark, "other BOOLEAN", after="group")
 
 
 def read_kept_from(minutes: DeltaTable) -> int | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 # Keys of `make_rollup_records`: whatever else the topic may hold is left alone.
-KEY = rf"^({'|'.join(PERIODS)}) [0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:]{{8}}Z$"
+KEY = rf"^({'|'.join(PERIODS)}) [0-9]{{4,}}-[0-9]{{2}}-[0-9]{{2}}T[0-9:]{{8}}Z( \{{.*\}}( other)?)?$"
 
 
 @dataclass(frozen=True)

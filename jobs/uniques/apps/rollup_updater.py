@@ -6,6 +6,8 @@ import logging
 import time
 from collections import Counter
 from datetime import timedelta
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -15,7 +17,7 @@ from uniques.apps.rollup_progress import bound_completeness
 from uniques.apps.rollup_tables import Tables, drop_minutes, read_kept_from
 from uniques.core.calendar import Calendar
 from uniques.core.choices import HOUR_SECONDS
-from uniques.core.rollups import parse_minutes, rank_minute, renew_rollups, select_minutes
+from uniques.core.rollups import GROUP, parse_minutes, rank_minute, renew_rollups, select_minutes
 from uniques.tables import is_maintenance_due, maintain, merge_rows
 from uniques.times import describe_duration, describe_time
 
@@ -121,7 +123,7 @@ class RollupUpdater:
             merge_rows(
                 minutes,
                 windows,
-                ["window_start"],
+                ["window_start", *GROUP],
                 rank_minute("new.") > rank_minute("old."),
                 select_stretches(F.col("old.window_start"), hours),
             )
@@ -144,7 +146,7 @@ class RollupUpdater:
             )
             old_start = F.col("old.period_start")
             within = old_start.between(F.timestamp_seconds(F.lit(first)), F.timestamp_seconds(F.lit(last)))
-            merge_rows(rollups, rows, ["period", "period_start"], changed, within)
+            merge_rows(rollups, rows, ["period", "period_start", *GROUP], changed, within)
         finally:
             rows.unpersist()
         return int(number)
@@ -209,10 +211,12 @@ def set_final(renewed: DataFrame, old: DataFrame, complete: Column) -> DataFrame
 
     A row that was final stays so: records that come for it now are corrections.
     """
-    keys = ["period", "period_start"]
-    was_final = old.select(*keys, F.col("final").alias("was_final"))
-    rows = renewed.join(was_final, keys, "left").withColumn("final", complete | F.coalesce("was_final", F.lit(False)))
-    ended = old.where(~F.col("final")).join(renewed, keys, "left_anti").where(complete)
+    keys = ["period", "period_start", *GROUP]
+    matches = reduce(and_, (F.col(f"new.{key}").eqNullSafe(F.col(f"old.{key}")) for key in keys))
+    before = old.select(*keys, F.col("final").alias("was_final")).alias("old")
+    rows = renewed.alias("new").join(before, matches, "left").select("new.*", "was_final")
+    rows = rows.withColumn("final", complete | F.coalesce("was_final", F.lit(False)))
+    ended = old.where(~F.col("final")).alias("old").join(renewed.alias("new"), matches, "left_anti").where(complete)
     return rows.select(*old.columns).unionByName(ended.withColumn("final", F.lit(True)))
 
 

@@ -214,10 +214,12 @@ def make_records(counts: DataFrame, counter: Counter, final: bool, revision: int
     )
     if not has_groups:
         return records
-    # The group is JSON already.
+    return name_groups(records)
+
+
+def name_groups(records: DataFrame) -> DataFrame:
+    """Adds the group, JSON, and `other`, both perhaps null, to key and value of records; returns `key` and `value`."""
     end = F.concat(F.lit(',"group":'), "group", F.when(F.col("other"), ',"other":true}').otherwise("}"))
     value = F.concat(F.expr("left(value, length(value) - 1)"), end)
-    of_group = F.concat("key", F.lit(" "), "group", F.when(F.col("other"), " other").otherwise(""))
-    return records.select(
-        F.coalesce(of_group, "key").alias("key"), F.when(is_total, F.col("value")).otherwise(value).alias("value")
-    )
+    key = F.concat("key", F.lit(" "), "group", F.when(F.col("other"), " other").otherwise(""))
+    return records.select(F.coalesce(key, "key").alias("key"), F.coalesce(value, "value").alias("value"))

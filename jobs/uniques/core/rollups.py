@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from uniques.core.counts import UTC_FORMAT
+from uniques.core.counts import UTC_FORMAT, name_groups
 from uniques.core.sketches import is_sketch, normalize_sketch, sketch_error_of
 
 if TYPE_CHECKING:
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 PARTS = {"day": "hour", "week": "day", "month": "day", "year": "month"}
 # The larger period that replaces a row in a range, when it fits into the range too.
 PARENTS = {"hour": "day", "day": "month", "month": "year"}
+# What a row of a table is about beside its time: a group of a breakdown as a JSON object, null for the total, and
+# `other`, true for all groups without a name, else null.
+GROUP = ("group", "other")
 MINUTES_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, "
-    "revision BIGINT, written_at TIMESTAMP, offset BIGINT, sketch BINARY"
+    "revision BIGINT, written_at TIMESTAMP, offset BIGINT, group STRING, other BOOLEAN, sketch BINARY"
 )
 ROLLUPS_SCHEMA = (
     "period STRING, period_start TIMESTAMP, period_end TIMESTAMP, name STRING, unique_users BIGINT, "
     "relative_error DOUBLE, events BIGINT, minutes BIGINT, final BOOLEAN, parent_start TIMESTAMP, "
-    "parent_end TIMESTAMP, sketch BINARY"
+    "parent_end TIMESTAMP, group STRING, other BOOLEAN, sketch BINARY"
 )
 # Why a record of the main job's topic can't be united, in order of precedence.
 MINUTE_REJECT_REASONS = (
@@ -43,7 +46,7 @@ MINUTE_REJECT_REASONS = (
 )
 RECORD_SCHEMA = (
     "window_start TIMESTAMP, window_end TIMESTAMP, unique_users BIGINT, events BIGINT, final BOOLEAN, revision BIGINT, "
-    "sketch STRING"
+    "sketch STRING, group STRING, other BOOLEAN"
 )
 
 
@@ -87,6 +90,8 @@ def parse_minutes(records: DataFrame, calendar: Calendar, kept_from: int | None 
         "written_at",
         "offset",
         "partition",
+        "record.group",
+        F.when(F.col("record.other"), True).alias("other"),
         F.col("bytes").alias("sketch"),
         reason.alias("reject_reason"),
     )
@@ -104,19 +109,19 @@ def rank_minute(prefix: str = "") -> Column:
 
 
 def select_minutes(parsed: DataFrame) -> DataFrame:
-    """The accepted windows of `parse_minutes`, as MINUTES_SCHEMA: one row for each, by the record that is valid."""
+    """The accepted windows and groups of `parse_minutes`, as MINUTES_SCHEMA: a row for each, by the valid record."""
     names = [name for name in parsed.columns if name not in ("reject_reason", "partition")]
     best = F.max_by(F.struct(*names), rank_minute()).alias("best")
-    return parsed.where(F.col("reject_reason").isNull()).groupBy("window_start").agg(best).select("best.*")
+    return parsed.where(F.col("reject_reason").isNull()).groupBy("window_start", *GROUP).agg(best).select("best.*")
 
 
 def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
-    """Unites `start` TIMESTAMP, `events` BIGINT, `minutes` BIGINT, `sketch` BINARY to rows of a period.
+    """Unites `start` TIMESTAMP, `events`, `minutes` BIGINT, `sketch` BINARY, of a group each, to rows of a period.
 
     Returns the columns of ROLLUPS_SCHEMA, `final` null. A part belongs to the period it starts in. Sketches of
     different lg_k give one of the smallest lg_k, with its error.
     """
-    united = parts.groupBy(calendar.bounds(F.col("start"), period).alias("bounds")).agg(
+    united = parts.groupBy(calendar.bounds(F.col("start"), period).alias("bounds"), *GROUP).agg(
         F.sum("events").alias("events"),
         F.sum("minutes").alias("minutes"),
         normalize_sketch(F.hll_union_agg("sketch", True)).alias("sketch"),
@@ -135,21 +140,28 @@ def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
         F.lit(None).cast("boolean").alias("final"),
         (parent.start if period in PARENTS else F.lit(None).cast("timestamp")).alias("parent_start"),
         (parent.end if period in PARENTS else F.lit(None).cast("timestamp")).alias("parent_end"),
+        *GROUP,
         "sketch",
     )
 
 
+def add_group(rows: DataFrame) -> DataFrame:
+    """Rows of a table with the columns of GROUP, null in a table of an earlier release, which has totals only."""
+    types = {"group": "string", "other": "boolean"}
+    return rows.withColumns({name: F.lit(None).cast(types[name]) for name in GROUP if name not in rows.columns})
+
+
 def minutes_as_parts(minutes: DataFrame) -> DataFrame:
     """Rows of MINUTES_SCHEMA as `unite` takes them."""
-    return minutes.select(
-        F.col("window_start").alias("start"), "events", F.lit(1).cast("bigint").alias("minutes"), "sketch"
+    return add_group(minutes).select(
+        F.col("window_start").alias("start"), "events", F.lit(1).cast("bigint").alias("minutes"), "sketch", *GROUP
     )
 
 
 def rollups_as_parts(rollups: DataFrame, period: str) -> DataFrame:
     """The rows of a period, of ROLLUPS_SCHEMA, as `unite` takes them."""
-    rows = rollups.where(F.col("period") == period)
-    return rows.select(F.col("period_start").alias("start"), "events", "minutes", "sketch")
+    rows = add_group(rollups).where(F.col("period") == period)
+    return rows.select(F.col("period_start").alias("start"), "events", "minutes", "sketch", *GROUP)
 
 
 def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, calendar: Calendar) -> DataFrame:
@@ -167,7 +179,7 @@ def renew_rollups(minutes: DataFrame, rollups: DataFrame, changed: DataFrame, ca
         old = rollups_as_parts(rollups, part).withColumn("renewed", F.lit(False))
         new = rollups_as_parts(rows[part], part).withColumn("renewed", F.lit(True))
         latest = F.max_by(F.struct("events", "minutes", "sketch", "renewed"), "renewed").alias("latest")
-        parts = old.unionByName(new).groupBy("start").agg(latest).select("start", "latest.*")
+        parts = old.unionByName(new).groupBy("start", *GROUP).agg(latest).select("start", *GROUP, "latest.*")
         # A period holds a change when one of its parts does.
         within = calendar.bounds(F.col("start"), period).start
         changes = rows[part].select(calendar.bounds(F.col("period_start"), period).start.alias("within")).distinct()
@@ -198,21 +210,27 @@ def unite_all(minutes: DataFrame, calendar: Calendar) -> DataFrame:
 
 
 def make_rollup_records(rollups: DataFrame, calendar: Calendar) -> DataFrame:
-    """Turns rows of ROLLUPS_SCHEMA into Kafka records: `key` STRING, period and start in UTC; `value` STRING, JSON."""
+    """Turns rows of ROLLUPS_SCHEMA into Kafka records: `key` STRING, period and start in UTC; `value` STRING, JSON.
+
+    Those of a group go on with the group, as the records of windows do.
+    """
     start = F.to_csv(F.struct("period_start"), UTC_FORMAT)
     fields = ("period", "name", "period_start", "period_end", "unique_users", "events", "relative_error", "final")
     rounded = {"relative_error": F.round("relative_error", 4)}
     columns = [rounded.get(field, F.col(field)).alias(field) for field in fields]
-    return rollups.select(
+    records = add_group(rollups).select(
         F.concat_ws(" ", "period", start).alias("key"),
         F.to_json(F.struct(*columns, F.lit(calendar.timezone).alias("timezone")), UTC_FORMAT).alias("value"),
+        *GROUP,
     )
+    return name_groups(records)
 
 
 def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, start: Column, end: Column) -> DataFrame:
     """The fewest rows that make up `[start, end)`: years, months, days and hours that fit, minutes at both edges.
 
-    Returns `period` STRING, `start` TIMESTAMP, `events`, `minutes` BIGINT, `sketch` BINARY. `start` and `end` are
+    Of the rows that are given: those of one group, or of all. Returns `period` STRING, `start` TIMESTAMP, `events`,
+    `minutes` BIGINT, `sketch` BINARY, and the group. `start` and `end` are
     TIMESTAMP columns of constants, at full minutes.
     """
 
@@ -228,6 +246,5 @@ def select_range(minutes: DataFrame, rollups: DataFrame, calendar: Calendar, sta
         F.col("window_start") >= calendar.bounds(end, "hour").start
     )
     edges = edges.where(near & ~fits(hour.start, hour.end))
-    return rows.select("period", F.col("period_start").alias("start"), "events", "minutes", "sketch").unionByName(
-        minutes_as_parts(edges).withColumn("period", F.lit("minute"))
-    )
+    rows = add_group(rows).select("period", F.col("period_start").alias("start"), "events", "minutes", "sketch", *GROUP)
+    return rows.unionByName(minutes_as_parts(edges).withColumn("period", F.lit("minute")))
