@@ -76,6 +76,8 @@ class Stream:
         self._events = generate_events(settings)
         self._users: dict[str, set[str]] = defaultdict(set)
         self._number: Counter[str] = Counter()
+        self._users_of_groups: dict[str, set[str]] = defaultdict(set)
+        self._number_of_groups: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._load, daemon=True)
         self.loaded = 0
@@ -106,6 +108,11 @@ class Stream:
         """Window start -> (unique users, events), of all that was loaded."""
         return {start: (len(self._users[start]), self._number[start]) for start in sorted(self._users)}
 
+    def exact_groups(self) -> dict[str, tuple[int, int]]:
+        """The same with the groups of `--by type` too, in the order of keys."""
+        groups = {key: (len(self._users_of_groups[key]), number) for key, number in self._number_of_groups.items()}
+        return dict(sorted({**self.exact(), **groups}.items()))
+
     def forget(self) -> None:
         """Counts from here on: what was loaded is gone."""
         self._users.clear()
@@ -130,6 +137,9 @@ class Stream:
             start = utc(event.ts - event.ts % WINDOW_SECONDS)
             self._users[start].add(event.uid)
             self._number[start] += 1
+            group = f'{start} {{"type":"{json.loads(event.line)["type"]}"}}'
+            self._users_of_groups[group].add(event.uid)
+            self._number_of_groups[group] += 1
 
 
 class Job:
@@ -246,7 +256,7 @@ def compare_with_exact(broker: KafkaBroker, sink: str, exact: dict[str, tuple[in
     """Compares what a read_committed consumer sees with an exact count; fails if it differs.
 
     The last record of each window has to be right, and its records numbered 0, 1, 2, … in their order. Returns how many
-    windows there are, how many corrections, how many records came again, equal, and whether the first records of
+    windows and groups there are, how many corrections, how many records came again, equal, and whether the first records of
     windows are in order of time.
     """
     records = read_records(broker, sink, isolation="read_committed")

@@ -66,6 +66,7 @@ MORE = {
         "--where": "[Conditions](../guides/event-format.md#conditions)",
         "--by": "[Breakdowns](../guides/breakdowns.md)",
         "--max-groups": "[Many values](../guides/breakdowns.md#many-values)",
+        "--slide": "[Rolling counts](../guides/rolling.md)",
         "--read-tasks": "[Partitions](../guides/tuning.md#partitions)",
         "--max-future": "[Arrival time](../concepts/arrival-time.md)",
         "--rejects-topic": "[Rejected events](../guides/rejects.md)",

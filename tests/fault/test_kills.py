@@ -90,7 +90,7 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
     pytestconfig: pytest.Config,
 ) -> None:
     wanted = pytestconfig.getoption("--kills")
-    stream, job = setting("kills", "--counter", "exact", "--correction-interval", "1 second")
+    stream, job = setting("kills", "--counter", "exact", "--correction-interval", "1 second", "--by", "type")
     with (
         stream,
         ResultWatcher(broker.bootstrap_servers, "kills-out") as watcher,
@@ -100,12 +100,12 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
             job, watcher, random.Random(seed), lambda kills: kills >= wanted // 2 and kills + killer.kills >= wanted
         )
     job.finish()
-    found = compare_with_exact(broker, "kills-out", stream.exact())
+    found = compare_with_exact(broker, "kills-out", stream.exact_groups())
     assert found["repeated"] == 0
     assert found["corrections"] > 20
     report(
         "kill -9 of driver and broker",
-        f"last records of all {found['windows']} windows equal the exact count; each revision is there once, in order",
+        f"last records of all {found['windows']} windows and groups equal the exact count; each revision is there once, in order",
         corrections=found["corrections"],
         kills_of_the_driver=kills,
         kills_of_the_broker=killer.kills,

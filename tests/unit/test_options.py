@@ -33,7 +33,7 @@ def test_every_flag_has_a_default_that_works_and_the_settings_have_the_same() ->
         KafkaCluster("localhost:9092"),
         SourceSettings(Subscription(("in",)), None, "earliest", 250_000),
         EventSettings("auto", EventShape(TS, TimeFormat("auto"), (UID,)), None, None, None, 5, None),
-        CountingSettings(60, 5, 3_600, Counter("approx_count_distinct", 0.05, 12, False)),
+        CountingSettings(60, None, 5, 3_600, Counter("approx_count_distinct", 0.05, 12, False)),
         OutputSettings("out", "append", 10, None, None, None),
         RunningSettings("checkpoint/unique_users", False, False, 200, 5, None, None, 2),
     )

@@ -133,6 +133,13 @@ def make_parser() -> OneLineParser:
         help="window size (default: %(default)s)",
     )
     counting.add_argument(
+        "--slide",
+        type=duration(1),
+        metavar="DURATION",
+        help="start a window this often, so that windows overlap, such as --window '5 minutes' --slide '1 minute' "
+        "(default: when the one before ends)",
+    )
+    counting.add_argument(
         "--watermark",
         type=duration(0),
         default="5 seconds",

@@ -57,9 +57,13 @@ class EventSettings:
 
 @dataclass(frozen=True)
 class CountingSettings:
-    """How users are counted; at most `max_groups` of a breakdown keep their name in a window."""
+    """How users are counted; at most `max_groups` of a breakdown keep their name in a window.
+
+    A window begins every `slide_seconds`; None: when the one before ends.
+    """
 
     window_seconds: int = 60
+    slide_seconds: int | None = None
     watermark_seconds: int = 5
     lateness_seconds: int = 3_600
     counter: Counter = field(default_factory=Counter)
@@ -144,6 +148,7 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
         ),
         CountingSettings(
             args.window,
+            args.slide,
             args.watermark,
             args.allowed_lateness,
             Counter(args.counter, args.rsd, args.lg_k, args.sketch),
@@ -207,6 +212,7 @@ def check_settings(settings: CountSettings) -> None:
         raise UsageError(
             "--delivery exactly-once is for a stream: --backfill may write a record again, equal under its key"
         )
+    check_slide(settings)
     check_record_fields(settings, settings.events.shape)
     if settings.running.keep_staged and not backfill:
         raise UsageError("--keep-staged is for --backfill: nothing else stages events")
@@ -216,6 +222,22 @@ def check_settings(settings: CountSettings) -> None:
         raise UsageError(
             f"--rejects-topic: {output.rejects_topic!r} is not allowed with --output - on a stream: give an "
             "--output-topic, or --input"
+        )
+
+
+def check_slide(settings: CountSettings) -> None:
+    """Raises UsageError, one line, for hopping windows that can't be."""
+    window, slide = settings.counting.window_seconds, settings.counting.slide_seconds
+    if slide is None:
+        return
+    if window % slide:
+        raise UsageError(
+            f"--slide {describe_duration(slide)} is no part of --window {describe_duration(window)}: give one that "
+            "divides it"
+        )
+    if settings.running.backfill or settings.events.start_time is not None or settings.events.end_time is not None:
+        raise UsageError(
+            "--slide: not allowed with --backfill, --start-time or --end-time, which cut time between windows"
         )
 
 
@@ -244,6 +266,7 @@ IMPLIED_PARAMETERS = {
     "--user-field": "uid",
     "--where": "none",
     "--by": "none",
+    "--slide": "none",
     "--max-groups": "any",
 }
 
@@ -266,6 +289,7 @@ def list_fixed_parameters(settings: CountSettings) -> dict[str, str]:
         "--by": " ".join(",".join(found.text for found in fields) for fields in events.shape.breakdowns) or "none",
         "--max-groups": str(settings.counting.max_groups) if events.shape.breakdowns else "any",
         "--window": describe_duration(settings.counting.window_seconds),
+        "--slide": describe_duration(settings.counting.slide_seconds) if settings.counting.slide_seconds else "none",
         "--counter": counter.name,
         "--rsd": f"{counter.rsd:g}" if counter.name == "approx_count_distinct" else "any",
         "--sketch": "on" if counter.with_sketch else "off",

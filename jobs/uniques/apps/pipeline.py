@@ -90,7 +90,7 @@ def count_events(events: DataFrame, settings: CountSettings) -> DataFrame:
     """Counts users per window, and those of its groups; see `counts.count_unique_users`."""
     spark, counting = events.sparkSession, settings.counting
     grouper = send_grouper(spark, find_shape(spark, settings.events), counting.counter, counting.max_groups)
-    return count_unique_users(events, counting.window_seconds, counting.counter, grouper)
+    return count_unique_users(events, counting.window_seconds, counting.counter, grouper, counting.slide_seconds)
 
 
 @lru_cache

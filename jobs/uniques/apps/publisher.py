@@ -149,7 +149,8 @@ class Publisher:
         changes = self._collect(frame, repeated)
         unread = self._partitions.advance(batch)
         seen = self._publishing.absorb(changes)
-        totals = {key.start: part for key, part in seen.items() if not key.group}
+        size = self._settings.counting.window_seconds
+        totals = {key.start: part for key, part in seen.items() if key.accounts_for_events(size)}
         absorbed = count_events(totals)
         if batch < last.batch:
             self.accounting.exact = False

@@ -86,8 +86,9 @@ def count_unique_users(
     window_seconds: int = 60,
     counter: Counter = DEFAULT_COUNTER,
     count_groups: Callable[[Column, list[Column]], Column] | None = None,
+    slide_seconds: int | None = None,
 ) -> DataFrame:
-    """Counts users per tumbling window of event time.
+    """Counts users per window of event time, tumbling, or hopping by `slide_seconds`.
 
     Takes `event_time` TIMESTAMP and `uid` STRING; on a stream with a watermark, by which Spark forgets windows. Returns
     a row a window `[window_start, window_end)`: both TIMESTAMP, aligned to the epoch; `unique_users` BIGINT, as exact
@@ -96,12 +97,13 @@ def count_unique_users(
     `groups`, of GROUPS_SCHEMA too. Rows with a null `uid` are punctuation, and are not counted. Raises ValueError for a
     duration that is none.
     """
+    slide = None if slide_seconds is None else to_interval(slide_seconds, minimum=1)
     values = [F.col(name) for name in list_dimensions(events)]
     groups = [] if count_groups is None else [count_groups(F.col("uid"), values).alias("groups")]
     return (
         # Spark would push a plain `uid IS NOT NULL` below the watermark, and punctuation would never reach it.
         events.where(F.when(F.col("event_time").isNotNull(), F.col("uid").isNotNull()))
-        .groupBy(F.window("event_time", to_interval(window_seconds, minimum=1)))
+        .groupBy(F.window("event_time", to_interval(window_seconds, minimum=1), slide))
         .agg(
             *counter.aggregates(),
             F.count(F.lit(1)).alias("events"),

@@ -30,6 +30,13 @@ class Key(NamedTuple):
     group: str = ""
     other: bool = False
 
+    def accounts_for_events(self, size: int) -> bool:
+        """Whether it is one of the windows that each event is in exactly one of: those laid end to end since 1970.
+
+        Groups are parts of a window, and hopping windows overlap. `size` of the windows, in seconds.
+        """
+        return not self.group and self.start % size == 0
+
 
 class Change(NamedTuple):
     """A window, or a group of it, that a batch changed: its start in unix seconds, and all that it holds now.
@@ -72,7 +79,7 @@ class Window:
 
     @property
     def is_total(self) -> bool:
-        """Whether it is a window, not a group of one; only windows are accounted for."""
+        """Whether it is a window, not a group of one."""
         return not self.key.group
 
     @property
@@ -145,14 +152,14 @@ class Publishing:
             if window.final:
                 if not flush and now - window.sent_at < self._interval:
                     continue
-                if window.is_total:
+                if window.key.accounts_for_events(self._size):
                     corrections += 1
                     corrected_events += window.events - window.sent_events
             elif window.start + self._size + self._wait <= until:
                 window.final = True
             elif not window.changed:
                 continue
-            if window.is_total:
+            if window.key.accounts_for_events(self._size):
                 events += window.events - window.sent_events
             window.revision += 1
             window.sent_events, window.sent_at = window.events, now
@@ -190,9 +197,9 @@ class Publishing:
         return [self.windows[key] for key in sorted([*keys, *self._corrected])]
 
     def _list_unsent(self) -> list[Window]:
-        """The windows, not groups, with events that no record has yet."""
-        windows = (self.windows[key] for key in self._open | self._corrected if not key.group)
-        return [window for window in windows if window.changed]
+        """The windows that account for events which no record has yet."""
+        keys = [key for key in self._open | self._corrected if key.accounts_for_events(self._size)]
+        return [self.windows[key] for key in keys if self.windows[key].changed]
 
     def _note(self, window: Window) -> None:
         for keys, belongs in ((self._open, not window.final), (self._corrected, window.final and window.changed)):
