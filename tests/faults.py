@@ -271,7 +271,10 @@ def compare_with_exact(broker: KafkaBroker, sink: str, exact: dict[str, tuple[in
             assert value["revision"] == len(known), f"window {key} lacks revision {len(known)}"
             known.append(value)
     last = {key: values[-1] for key, values in revisions.items()}
-    assert {key: (value["unique_users"], value["events"]) for key, value in sorted(last.items())} == exact
+    found = {key: (value["unique_users"], value["events"]) for key, value in last.items()}
+    keys = found.keys() | exact.keys()
+    wrong = {key: (found.get(key), exact.get(key)) for key in sorted(keys) if found.get(key) != exact.get(key)}
+    assert not wrong, f"{len(wrong)} of {len(exact)} are wrong, as (found, exact): {dict(list(wrong.items())[:10])}"
     corrections = sum(len(values) - 1 for values in revisions.values())
     return {
         "windows": len(last),
