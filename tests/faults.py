@@ -256,8 +256,8 @@ def compare_with_exact(broker: KafkaBroker, sink: str, exact: dict[str, tuple[in
     """Compares what a read_committed consumer sees with an exact count; fails if it differs.
 
     The last record of each window has to be right, and its records numbered 0, 1, 2, … in their order. Returns how many
-    windows and groups there are, how many corrections, how many records came again, equal, and whether the first records of
-    windows are in order of time.
+    windows and groups there are, how many corrections, how many records came again, equal, and whether the first
+    records of windows are in order of time.
     """
     records = read_records(broker, sink, isolation="read_committed")
     revisions: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -272,9 +272,10 @@ def compare_with_exact(broker: KafkaBroker, sink: str, exact: dict[str, tuple[in
             known.append(value)
     last = {key: values[-1] for key, values in revisions.items()}
     found = {key: (value["unique_users"], value["events"]) for key, value in last.items()}
-    keys = found.keys() | exact.keys()
-    wrong = {key: (found.get(key), exact.get(key)) for key in sorted(keys) if found.get(key) != exact.get(key)}
-    assert not wrong, f"{len(wrong)} of {len(exact)} are wrong, as (found, exact): {dict(list(wrong.items())[:10])}"
+    keys = sorted(found.keys() | exact.keys())
+    wrong = {key: (found.get(key), exact.get(key)) for key in keys if found.get(key) != exact.get(key)}
+    some = dict(list(wrong.items())[:10])
+    assert not wrong, f"{len(wrong)} of {len(exact)} are wrong, as (found, exact): {some}"
     corrections = sum(len(values) - 1 for values in revisions.values())
     return {
         "windows": len(last),
