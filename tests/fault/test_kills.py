@@ -105,7 +105,7 @@ def test_kills_of_driver_and_broker_lose_nothing_and_repeat_nothing(
     assert found["corrections"] > 20
     report(
         "kill -9 of driver and broker",
-        f"the last records of {found['windows']} windows and groups equal the exact count, each revision once, in order",
+        f"last records of {found['windows']} windows and groups equal the exact count, each revision once, in order",
         corrections=found["corrections"],
         kills_of_the_driver=kills,
         kills_of_the_broker=killer.kills,

@@ -65,7 +65,7 @@ WRONG = [
     (["--time-field", "a..b"], "--time-field: 'a..b' is not allowed: give the path of a field, such as uid or user.id"),
     (["--time-field", "a,b"], "--time-field: 'a,b' is not allowed: give the path of one field"),
     (["--time-field", "@key"], "--time-field: '@key' is not allowed: give the path of one field"),
-    (["--user-field", "@value"], "--user-field: '@value' is not allowed: give the path of a field"),
+    (["--user-field", "@key.x"], "--user-field: '@key.x' is not allowed: give the path of a field"),
     (
         ["--time-format", "rfc"],
         "--time-format: 'rfc' is not allowed: give auto, unix, iso, kafka, or a pattern such as",

@@ -54,6 +54,7 @@ def shape_of(time: str = "ts", users: str = "uid", **time_format: str) -> EventS
         ("`a``b`", [("a`b",)]),
         ("user.id, anonymous_id", [("user", "id"), ("anonymous_id",)]),
         ("@key", [("@key",)]),
+        ("@timestamp", [("@timestamp",)]),
         ("@header.x.y", [("@header", "x.y")]),
         ("`a,b`,c", [("a,b",), ("c",)]),
         ("é.ü", [("é", "ü")]),
@@ -65,9 +66,7 @@ def test_a_path_names_a_field(text: str, names: list[tuple[str, ...]]) -> None:
     assert parse_fields(",".join(field.text for field in found)) == found
 
 
-@pytest.mark.parametrize(
-    "text", ["", ".", "a.", ".a", "a..b", "a,", "`a", "a b", "``", "@time", "@key.x", "@header", "a`b`"]
-)
+@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "a,", "`a", "a b", "``", "@key.x", "@header", "a`b`"])
 def test_what_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(text[:1])):
         parse_fields(text)
@@ -219,7 +218,7 @@ def test_conditions_see_texts_and_a_failed_conversion_is_null(
         ("a[0] = 'x'", "is not allowed"),
         ("exists(split(a, ','), x -> x = '1')", "is not allowed"),
         ("type = :name", "is not allowed"),
-        ("`@time` = 'x'", "@time is no field of a record"),
+        ("`@key`.x = 'x'", "@key.x is no field of a record"),
         ("lower(type, type) = 'x'", "WRONG_NUM_ARGS"),
     ],
 )

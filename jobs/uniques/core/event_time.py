@@ -22,8 +22,8 @@ BLANKS = "".join(chr(code) for code in range(1, 33))
 NUMBER = "^[+-]?[0-9]+([.][0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 # ISO 8601: the date, the time of day with or without seconds and a fraction of them, and an offset or none.
 ISO = (
-    "^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:[.][0-9]{1,9})?)? ?"
-    "(Z|z|[+-](?:0[0-9]|1[0-8])(?::?[0-5][0-9])?)?$"
+    "^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]{1,9})?)?)"
+    "( ?(?:[Zz]|[+-](?:0[0-9]|1[0-8])(?::?[0-5][0-9])?))?$"
 )
 
 
@@ -32,8 +32,9 @@ def add_time(frame: DataFrame, text: Column, time_format: TimeFormat) -> DataFra
 
     Finer times are cut to microseconds. Adds `time_text` and `time_number` too, so that each is computed once.
     """
+    # Spark generates code of all this for every batch: few expressions, as it is needed for few events.
     frame = frame.withColumn("time_text", F.btrim(text, F.lit(BLANKS)))
-    number = f"if(time_text RLIKE '{NUMBER}', try_cast(time_text AS DECIMAL(38,9)), NULL)"
+    number = f"if(time_text RLIKE '{NUMBER}', try_cast(time_text AS DECIMAL(28,9)), NULL)"
     frame = frame.withColumn("time_number", F.expr(number))
     if time_format.pattern is not None:
         if time_format.says_zone:
@@ -43,12 +44,11 @@ def add_time(frame: DataFrame, text: Column, time_format: TimeFormat) -> DataFra
             pattern = quote(f"{time_format.pattern} XXX")
             micros = to_utc(f"try_to_timestamp(time_text || ' +00:00', {pattern})", time_format.zone)
     elif time_format.name == "unix":
-        micros = read_number("time_number", [time_format.unit])
+        micros = read_number("time_number", time_format.unit)
     elif time_format.name == "iso":
         micros = read_iso("time_text", time_format.zone)
     else:
-        iso = read_iso("time_text", time_format.zone)
-        micros = f"if(time_number IS NULL, {iso}, {read_number('time_number', list(TS_UNITS))})"
+        micros = f"coalesce({guess_number('time_number')}, {read_iso('time_text', time_format.zone)})"
     frame = frame.withColumn("time_read", F.expr(micros))
     return frame.withColumn("time_read", F.when(F.col("time_read").between(0, MAX_MICROS), F.col("time_read")))
 
@@ -58,31 +58,34 @@ def largest_ts(unit: str) -> int:
     return min((MAX_TS_SECONDS + 1) * TS_UNITS[unit] - 1, MAX_LONG)
 
 
-def read_number(number: str, units: list[str]) -> str:
-    """SQL of the microseconds of a unix time, a DECIMAL, in the first of `units` in which it is no later than 9999.
+def read_number(number: str, unit: str) -> str:
+    """SQL of the microseconds of a unix time, a DECIMAL(28,9), in a unit of TS_UNITS."""
+    size = TS_UNITS[unit]
+    whole = f"CAST(floor({number} * {max(1, TS_UNITS['us'] // size)}) AS BIGINT)"
+    return f"if({number} < {largest_ts(unit)} + 1BD, {whole} DIV {max(1, size // TS_UNITS['us'])}, NULL)"
+
+
+def guess_number(number: str) -> str:
+    """SQL of the microseconds of a unix time, in the largest unit in which it is no later than the year 9999.
 
     Seconds reach from 1970 to 9999, milli-, micro- and nanoseconds from 1978: no later time is one in another unit.
     """
-    cases = ""
-    for unit in units:
-        size = TS_UNITS[unit]
-        # Wide enough for the largest time, and narrow enough for the product to have all digits.
-        exact = f"try_cast({number} AS DECIMAL({21 + len(str(size)) - 1},9))"
-        factor = str(TS_UNITS["us"] // size) if size <= TS_UNITS["us"] else "0.001BD"
-        cases += f"WHEN {number} < {largest_ts(unit)} + 1BD THEN CAST(floor({exact} * {factor}) AS BIGINT) "
-    return f"CASE WHEN {number} < 0 THEN NULL {cases}END"
+    cases = " ".join(
+        f"WHEN {number} <= {largest_ts(unit)}.999999999BD THEN {number} * {TS_UNITS['us'] // TS_UNITS[unit]}"
+        for unit in ("s", "ms", "us")
+    )
+    nanoseconds = f"{number} > {largest_ts('us')}.999999999BD"
+    whole = f"CAST(floor(CASE {cases} WHEN {number} <= {MAX_LONG}.999999999BD THEN {number} END) AS BIGINT)"
+    return f"{whole} DIV if({nanoseconds}, 1000, 1)"
 
 
 def read_iso(text: str, zone: str) -> str:
     """SQL of the microseconds of a time in ISO 8601, in `zone` where it has no offset."""
-    date, time, seconds, offset = (f"regexp_extract({text}, '{ISO}', {group})" for group in range(1, 5))
-    utc = f"try_cast({date} || 'T' || {time} || if({seconds} = '', ':00', {seconds}) || 'Z' AS TIMESTAMP)"
-    minutes = f"if(length({offset}) > 3, try_cast(right({offset}, 2) AS INT), 0)"
-    ahead = f"if({offset} LIKE '-%', -1, 1) * (3600 * try_cast(substr({offset}, 2, 2) AS INT) + 60 * {minutes})"
-    return (
-        f"CASE WHEN NOT {text} RLIKE '{ISO}' THEN NULL WHEN {offset} = '' THEN {to_utc(utc, zone)} "
-        f"WHEN {offset} IN ('Z', 'z') THEN unix_micros({utc}) ELSE unix_micros({utc}) - 1000000L * ({ahead}) END"
-    )
+    # As Spark casts it: a T, seconds, no blank, capitals. What follows the minutes says whether there is an offset.
+    joined = f"replace(upper(regexp_replace({text}, '{ISO}', '$1T$2$3')), ' ', '')"
+    plain = f"regexp_replace({joined}, '^(.{{16}})(?!:)', '$1:00')"
+    offset = f"if(substr({text}, 17) RLIKE '[Zz+-]', '', {quote('Z' if zone == 'UTC' else zone)})"
+    return f"if({text} RLIKE '{ISO}', unix_micros(try_cast({plain} || {offset} AS TIMESTAMP)), NULL)"
 
 
 def to_utc(time: str, zone: str) -> str:

@@ -64,9 +64,12 @@ def parse_fields(text: str) -> tuple[Field, ...]:
 
 
 def make_field(names: Sequence[str]) -> Field:
-    """The field that these names lead to; raises ValueError for a name with @ that no record has."""
+    """The field that these names lead to; raises ValueError for a field of the record that none has.
+
+    Other names may begin with @ too, such as `@timestamp`.
+    """
     first, *others = names
-    if first.startswith("@") and (first not in RECORD_FIELDS or bool(others) != (first == "@header")):
+    if first in RECORD_FIELDS and bool(others) != (first == "@header"):
         raise ValueError(".".join(names))
     # A header's name may have dots.
     return Field((first, ".".join(others))) if first == "@header" else Field(tuple(names))
