@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generate_events import Settings, generate_events
 from load_events import load_lines
-from show_counts import Exact, read_results, summarize_errors
+from show_counts import Exact, read_exact, read_results, summarize_errors
+from support import utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +38,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Pat
     first, second, other = written
     assert first == second
     assert gzip.decompress(first) != gzip.decompress(other)
+
+
+def test_the_default_shape_is_the_same_bytes_in_every_release(tmp_path: Path) -> None:
+    exact = tmp_path / "exact.jsonl"
+    flags = ["--events", "2000", "--malformed", "0.05", "--late", "0.01", "--exact", str(exact)]
+    written = run_tool("generate_events.py", *flags).stdout
+    found = [hashlib.sha256(data).hexdigest() for data in (written, exact.read_bytes())]
+    assert found == [
+        "b3cfb5ebe7e5ca748bb0e8a1664a5f3d753e0383f5b84bc34d634e1b9d2949b3",
+        "be10b95a4e6669277174b928738aae88752974de6fd2b68a4648c933550eaa78",
+    ]
 
 
 def test_events_are_json_of_about_the_asked_size_with_both_forms_of_ts() -> None:
@@ -79,6 +94,53 @@ def test_malformed_events_are_made_on_demand() -> None:
     malformed = [event.line for event in events if event.ts is None]
     assert 900 < len(malformed) < 1100
     assert len(set(malformed)) > 500
+
+
+def test_the_exact_counts_of_a_clickstream_are_those_of_its_events_and_of_their_groups(tmp_path: Path) -> None:
+    exact = tmp_path / "exact.jsonl"
+    flags = ["--shape", "clickstream", "--events", "4000", "--rate", "30", "--users", "300", "--size", "400"]
+    done = run_tool("generate_events.py", *flags, "--malformed", "0.05", "--exact", str(exact))
+    assert done.returncode == 0, done.stderr
+    users: dict[tuple[str, str], list[str]] = defaultdict(list)
+    forms: Counter[str] = Counter()
+    for line in done.stdout.splitlines():
+        try:
+            event = json.loads(line)
+            sent, context = event["event"]["sentAt"], event["context"]
+        except (ValueError, KeyError, TypeError):
+            forms["malformed"] += 1
+            continue
+        if context.get("bot"):
+            forms["bot"] += 1
+            continue
+        user = event["user"]["id"] or event["anonymousId"]
+        forms["known" if event["user"]["id"] else "anonymous"] += 1
+        if isinstance(sent, str) and not sent.isdigit():
+            forms[f"offset {sent[-6:]}"] += 1
+            time = datetime.fromisoformat(sent).timestamp()
+        else:
+            forms[type(sent).__name__] += 1
+            time = float(sent) / (1 if isinstance(sent, float) else 1_000)
+        country, device = context["geo"].get("country"), context["device"]["type"]
+        for group in (
+            None,
+            {"context.geo.country": country},
+            {"context.device.type": device},
+            {"context.geo.country": country, "context.app": context["app"]},
+        ):
+            users[utc(int(time // 60) * 60), json.dumps(group)].append(user)
+    assert all(forms[form] > 100 for form in ("malformed", "bot", "known", "anonymous", "int", "str", "float"))
+    assert all(forms[f"offset {offset}"] > 100 for offset in ("+00:00", "+02:00", "-07:00", "+05:30"))
+    rows = [json.loads(line) for line in exact.read_text().splitlines()]
+    assert {
+        (row["window_start"], json.dumps(row.get("group"))): (row["events"], row["unique_users"]) for row in rows
+    } == {key: (len(found), len(set(found))) for key, found in users.items()}
+    # The totals come first, so that whoever reads totals only may stop; groups of one breakdown add up to the events.
+    assert ["group" in row for row in rows] == sorted("group" in row for row in rows)
+    by_country = [row for row in rows if list(row.get("group", ())) == ["context.geo.country"]]
+    assert len({row["group"]["context.geo.country"] for row in by_country}) == 31
+    assert sum(row["events"] for row in by_country) == sum(row["events"] for row in rows if "group" not in row)
+    assert read_exact(exact).keys() == {row["window_start"] for row in rows}
 
 
 def test_a_wrong_flag_gets_a_clear_error() -> None:
