@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from clickstream import FLAGS
 from generate_events import SHAPES, ExactCounts, Settings, generate_events
+from inspect_topic import quote
 from kafka_broker import BrokerError, KafkaBroker
 from load_events import LoadError, load_lines
 
@@ -58,7 +58,7 @@ def run_demo(events: int, shape: str) -> int:
 
         job = [str(SPARK_SUBMIT), "jobs/unique_users.py", "--bootstrap-servers", servers]
         job += ["--trigger", "available-now", "--max-offsets-per-trigger", "50000", *SHAPE_FLAGS[shape]]
-        say("spark-submit " + shlex.join(job[1:]))
+        say("spark-submit " + " ".join(map(quote, job[1:])))
         done = subprocess.run([*job, "--checkpoint-location", f"{folder}/checkpoint"], cwd=ROOT, check=False)
         if done.returncode != 0:
             say(f"the job ended with status {done.returncode}")

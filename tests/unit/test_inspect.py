@@ -40,9 +40,9 @@ T = 1468244384
 FILE = Source("localhost:9092", "in", "events.jsonl")
 
 
-def run_inspect(*flags: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run_inspect(*flags: str, stdin: bytes = b"", folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, str(ROOT / "tools" / "inspect_topic.py"), *flags]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, cwd=folder)
 
 
 def look(lines: Sequence[bytes], source: Source = FILE, now: float = START + 600) -> Finding:
@@ -286,6 +286,14 @@ def test_the_table_shows_paths_types_shares_values_and_examples() -> None:
     ]
     assert "of these 4 it counts 3, of 2 users; filters 0; rejects 1 (1 not_json)" in said
     assert ".venv/bin/spark-submit jobs/unique_users.py --input - --output -" in said
+
+
+def test_the_guide_shows_what_the_tool_prints(tmp_path: Path) -> None:
+    lines = [event.line for event in make_events("Web access log")]
+    (tmp_path / "requests.jsonl").write_bytes(b"\n".join(lines))
+    done = run_inspect("requests.jsonl", folder=tmp_path)
+    page = (ROOT / "docs" / "guides" / "your-events.md").read_text()
+    assert f"\n```\n{done.stdout.decode()}```\n" in page
 
 
 def test_what_would_move_a_terminals_cursor_is_escaped_and_long_values_are_cut() -> None:
