@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,16 @@ COUNTED, FILTERED = "counted", "filtered"
 
 @dataclass(frozen=True)
 class Made:
-    """A line, what it is to be counted as, and when and for whom, where it is counted: unix seconds, the user."""
+    """A line, what it is to be counted as, and where it is counted when (unix seconds), for whom, and in which groups.
+
+    `dimensions`: path -> text, of the paths that the guide breaks down by; a path that is not there has none.
+    """
 
     line: bytes
     outcome: str
     time: float | None = None
     user: str | None = None
+    dimensions: dict[str, str] = field(default_factory=dict)
 
 
 def dump(document: Any) -> bytes:
@@ -66,7 +70,7 @@ def make_cloud_events(random_: random.Random, time: float) -> Made:
     if damage < 0.06:
         document["data"] = random_.choice((None, "text", {"userId": ""}))
         return Made(dump(document), "missing_uid")
-    return Made(dump(document), COUNTED, time, user)
+    return Made(dump(document), COUNTED, time, user, {"type": f"com.example.{kind}"})
 
 
 def make_track(random_: random.Random, time: float) -> Made:
@@ -95,7 +99,8 @@ def make_track(random_: random.Random, time: float) -> Made:
     if random_.random() < 0.04:
         del document["anonymousId"], document["userId"]
         return Made(dump(document), "missing_uid")
-    return Made(dump(document), COUNTED, time, user if known else anonymous)
+    groups = {"event": document["event"], "context.app.name": document["context"]["app"]["name"]}
+    return Made(dump(document), COUNTED, time, user if known else anonymous, groups)
 
 
 def make_access_log(random_: random.Random, time: float) -> Made:
@@ -118,7 +123,7 @@ def make_access_log(random_: random.Random, time: float) -> Made:
         return Made(dump(document)[:-1], "not_json")
     if is_bot or status >= 400:
         return Made(dump(document), FILTERED)
-    return Made(dump(document), COUNTED, int(time), name or address)
+    return Made(dump(document), COUNTED, int(time), name or address, {"status": str(status)})
 
 
 def make_change(random_: random.Random, time: float) -> Made:
@@ -142,7 +147,10 @@ def make_change(random_: random.Random, time: float) -> Made:
     if random_.random() < 0.03:
         payload["ts_ms"] = None
         return Made(dump(document), "missing_ts")
-    return Made(dump(document), COUNTED, int(time * 1_000) / 1_000, str(customer))
+    groups = {"payload.op": operation}
+    if operation != "d":
+        groups["payload.after.status"] = str(row["status"])
+    return Made(dump(document), COUNTED, int(time * 1_000) / 1_000, str(customer), groups)
 
 
 def make_code_event(random_: random.Random, time: float) -> Made:
@@ -172,7 +180,8 @@ def make_code_event(random_: random.Random, time: float) -> Made:
     if random_.random() < 0.03:
         document["actor"] = None
         return Made(b"[" + dump(document) + b"]", "not_an_object")
-    return Made(dump(document), COUNTED, int(time), login)
+    groups = {"type": kind, "repo.name": document["repo"]["name"]}
+    return Made(dump(document), COUNTED, int(time), login, groups)
 
 
 SHAPES: dict[str, Callable[[random.Random, float], Made]] = {
@@ -190,11 +199,14 @@ def make_events(shape: str, number: int = 200, seed: int = 1) -> list[Made]:
     return [SHAPES[shape](random_, time) for time in make_times(random_, number)]
 
 
-def count_windows(events: Sequence[Made]) -> dict[str, tuple[int, int]]:
-    """Window start -> (unique users, events), by sets."""
+def count_windows(events: Sequence[Made], breakdowns: Sequence[str] = ()) -> dict[str, tuple[int, int]]:
+    """Window start, and group where there is one -> (unique users, events), by sets; `breakdowns` as --by has them."""
     users: dict[str, list[str]] = {}
     for event in events:
         if event.time is not None and event.user is not None:
             start = datetime.fromtimestamp(event.time // 60 * 60, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             users.setdefault(start, []).append(event.user)
+            for paths in breakdowns:
+                group = {path: event.dimensions.get(path) for path in paths.split(",")}
+                users.setdefault(f"{start} {json.dumps(group, sort_keys=True)}", []).append(event.user)
     return {start: (len(set(found)), len(found)) for start, found in sorted(users.items())}

@@ -4,7 +4,8 @@
      "device": {"type": "mobile"}, "app": "shop", "bot": false}, "user": {"id": "u00017"}, "anonymousId": "a1f…",
      "properties": {…}}
 
-`user.id` is null for users who are not logged in; some events have no country. FLAGS is how the job counts them.
+`user.id` is null for users who are not logged in; some events have no country. FLAGS and BY_FLAGS are how the
+job counts them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import random
 
+COUNTRY, DEVICE, APP = "context.geo.country", "context.device.type", "context.app"
+# The breakdowns that exact counts are given for.
+BREAKDOWNS = ((COUNTRY,), (DEVICE,), (APP, COUNTRY))
 FLAGS = (
     *("--time-field", "event.sentAt", "--user-field", "user.id,anonymousId"),
     *("--where", "coalesce(context.bot, 'false') <> 'true'"),
 )
-COUNTRY, DEVICE, APP = "context.geo.country", "context.device.type", "context.app"
-# The breakdowns that exact counts are given for.
-BREAKDOWNS = ((COUNTRY,), (DEVICE,), (COUNTRY, APP))
+BY_FLAGS = tuple(word for paths in BREAKDOWNS for word in ("--by", ",".join(paths)))
 
 # The second has half as many users as the first, the third a third, and so on.
 COUNTRIES = (

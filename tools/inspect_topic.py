@@ -222,6 +222,9 @@ def print_finding(finding: Finding, source: Source) -> None:
         print("no command: it needs a time and a user")
         return
     print(format_command(finding.command) + "\n")
+    breakdowns = [f"--by {quote(path.field.text)}" for path in finding.proposal.dimensions if path.field]
+    if breakdowns:
+        print(f"for breakdowns add some of: {' '.join(breakdowns)}\n")
     print("\n".join(explain_outcomes(finding.outcomes, source)))
 
 

@@ -2,7 +2,8 @@
 
 It starts an embedded Kafka, loads generated events, runs `spark-submit jobs/unique_users.py` on them, and shows the
 counts next to the exact ones. It ends with status 0 only when every minute is there and within the stated bound.
-`--shape clickstream` does the same with nested events of another shape, and the flags that say where they have what.
+`--shape clickstream` does the same with nested events of another shape, the flags that say where they have what, and
+three breakdowns.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clickstream import FLAGS
+from clickstream import BY_FLAGS, FLAGS
 from generate_events import SHAPES, ExactCounts, Settings, generate_events
 from inspect_topic import quote
 from kafka_broker import BrokerError, KafkaBroker
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SPARK_SUBMIT = Path(sys.executable).parent / "spark-submit"
 # Shape of events -> the flags with which the job counts them.
-SHAPE_FLAGS: dict[str, tuple[str, ...]] = {"challenge": (), "clickstream": FLAGS}
+SHAPE_FLAGS: dict[str, tuple[str, ...]] = {"challenge": (), "clickstream": (*FLAGS, *BY_FLAGS)}
 
 
 def say(text: str) -> None:

@@ -61,7 +61,18 @@ def run_lines(
 
 
 def list_counts(records: Sequence[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    return {record["window_start"]: (record["unique_users"], record["events"]) for record in records}
+    """Window start, and a group where there is one -> (unique users, events)."""
+    return {key_of(record): (record["unique_users"], record["events"]) for record in records}
+
+
+def key_of(record: dict[str, Any]) -> str:
+    assert "other" not in record
+    group = f" {json.dumps(record['group'], sort_keys=True)}" if "group" in record else ""
+    return f"{record['window_start']}{group}"
+
+
+def list_breakdowns(flags: Sequence[str]) -> list[str]:
+    return [value for flag, value in zip(flags[::2], flags[1::2], strict=True) if flag == "--by"]
 
 
 def count_outcomes(summary: dict[str, Any]) -> Counter[str]:
@@ -79,7 +90,7 @@ def test_the_commands_of_the_page_count_each_shape_exactly(
     for flags in commands:
         lines = [event.line for event in events]
         records, summary = run_lines(spark, tmp_path, capsys, lines, [*flags, "--json-parser", parser])
-        assert list_counts(records) == count_windows(events)
+        assert list_counts(records) == count_windows(events, list_breakdowns(flags))
         assert count_outcomes(summary) == Counter(event.outcome for event in events)
         assert len({event.outcome for event in events}) >= 3, "the events are to be counted, filtered and rejected"
 
@@ -96,7 +107,9 @@ def test_the_event_on_the_page_counts_as_the_page_says(
     user, window = said.groups()
     command = read_commands(shape)[0]
     records, _ = run_lines(spark, tmp_path, capsys, [event], command)
-    assert list_counts(records) == {window: (1, 1)}
+    groups = 1 + len(list_breakdowns(command))
+    assert [key_of(record).partition(" ")[0] for record in records] == [window] * groups
+    assert {(record["unique_users"], record["events"]) for record in records} == {(1, 1)}
     # The same user in a second event is one; the condition sees the user's text, as the job reads it.
     where = command[command.index("--where") + 1] if "--where" in command else "true"
     users = command[command.index("--user-field") + 1]
@@ -162,10 +175,16 @@ def test_all_shapes_of_a_topic_are_counted_together_by_arrival(
     assert producer.flush(60) == 0
     places = ["--input-topic", topic, "--output-topic", out, "--checkpoint-location", str(tmp_path / "checkpoint")]
     ending = ["--trigger", "available-now", "--counter", "exact", "--json-parser", parser]
-    job.run(*places, *ending, *read_commands(MIXED)[1], "--summary", str(tmp_path / "summary"))
+    flags = read_commands(MIXED)[1]
+    job.run(*places, *ending, *flags, "--summary", str(tmp_path / "summary"))
     users = [find_any_user(event.line) for _, event in events]
-    expected = [Made(b"", "counted", time, user) for time, user in zip(arrivals, users, strict=True) if user]
-    assert list_counts([record for _, record in read_records(broker, out)]) == count_windows(expected)
+    expected = [
+        Made(b"", "counted", time, user, {"@topic": topic})
+        for time, user in zip(arrivals, users, strict=True)
+        if user is not None
+    ]
+    records = [record for _, record in read_records(broker, out)]
+    assert list_counts(records) == count_windows(expected, list_breakdowns(flags))
     summary = json.loads((tmp_path / "summary").read_text())
     assert summary["counted"] == len(expected) > 900
     assert sum(summary["rejected_by_reason"].values()) == len(events) - len(expected)
