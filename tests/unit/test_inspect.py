@@ -361,11 +361,9 @@ def test_a_file_that_is_cut_off_and_one_that_is_packed(tmp_path: Path) -> None:
 
 
 def split_as_a_shell(command: str) -> list[str]:
-    """The words of a command after the job's name, as a shell splits it."""
+    """The words of a command, as a shell splits it."""
     printed = subprocess.run(["sh", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True)
-    words = printed.stdout.decode().split("\0")[:-1]
-    assert words[:2] == [".venv/bin/spark-submit", "jobs/unique_users.py"]
-    return words[2:]
+    return printed.stdout.decode().split("\0")[:-1]
 
 
 def make_awkward_lines() -> list[bytes]:
@@ -401,7 +399,13 @@ def test_the_printed_command_counts_and_rejects_what_the_tool_says(
     said = done.stdout.decode()
     command = said[said.index(".venv/bin/spark-submit") :].split("\n\n")[0]
     outcomes = json.loads(run_inspect(str(path), "--json").stdout)["outcomes"]
-    flags = [*split_as_a_shell(command), "--counter", "exact", "--summary", str(tmp_path / "summary")]
+    words = split_as_a_shell(command)
+    assert words[:2] == [".venv/bin/spark-submit", "jobs/unique_users.py"]
+    breakdowns = said.partition("for breakdowns add some of: ")[2].partition("\n")[0]
+    if breakdowns:
+        proposed = count.parse_settings(split_as_a_shell(breakdowns)).events.shape.breakdowns
+        assert len(proposed) == breakdowns.count("--by ")
+    flags = [*words[2:], "--counter", "exact", "--summary", str(tmp_path / "summary")]
     capsys.readouterr()
     count.run(spark, count.parse_settings(flags), StopSignal())
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
