@@ -52,7 +52,7 @@ load: $(INSTALLED) ## load FILE=stream.jsonl.gz into the topic in
 	@$(PY) tools/load_events.py $(or $(FILE),stream.jsonl.gz) --bootstrap-servers $(BOOTSTRAP) $(ARGS)
 
 inspect: $(INSTALLED) ## show what is in a topic, and the command that counts its users (ARGS="--topic events", ARGS=FILE)
-	@$(PY) tools/inspect_topic.py --bootstrap-servers $(BOOTSTRAP) $(ARGS)
+	@$(PY) tools/inspect_topic.py $(if $(filter file,$(origin BOOTSTRAP)),,--bootstrap-servers $(BOOTSTRAP)) $(ARGS)
 
 run: $(INSTALLED) ## spark-submit the job until Ctrl-C (ARGS="--output-mode update")
 	@exec $(VENV)/bin/spark-submit jobs/unique_users.py --bootstrap-servers $(BOOTSTRAP) $(ARGS)

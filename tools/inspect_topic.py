@@ -22,8 +22,10 @@ import sys
 import time
 from collections import Counter
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from client_properties import PropertiesError, read_properties
 from event_profile import Profile, Proposal, profile_records, propose
 from event_rules import COUNTED, FILTERED, MAX_FUTURE_SECONDS, Outcome, classify, read_json
 from sample_reader import Sample, SampleError, read_file, read_topic
@@ -39,11 +41,23 @@ MAX_ROWS = 100
 
 
 class Source(NamedTuple):
-    """What is looked at: a topic, or the path of a file, `-` for standard input."""
+    """What is looked at: a topic, or the path of a file, `-` for standard input.
 
-    bootstrap_servers: str
+    `bootstrap_servers` None: those of `kafka_config`, a file of client properties.
+    """
+
+    bootstrap_servers: str | None
     topic: str
     path: str | None
+    kafka_config: Path | None = None
+
+    @property
+    def client_settings(self) -> dict[str, str]:
+        """What Kafka's client is told. Raises PropertiesError, one line."""
+        settings = {"bootstrap.servers": "localhost:9092"}
+        if self.kafka_config:
+            settings |= read_properties(self.kafka_config)
+        return settings | ({"bootstrap.servers": self.bootstrap_servers} if self.bootstrap_servers else {})
 
 
 class Finding(NamedTuple):
@@ -82,8 +96,19 @@ def make_command(proposal: Proposal, source: Source) -> list[str]:
     if source.path is not None:
         command = [*SPARK_SUBMIT, "--input", source.path, "--output", "-"]
     else:
-        command = [*SPARK_SUBMIT, "--bootstrap-servers", source.bootstrap_servers, "--input-topic", source.topic]
-        command += ["--output-topic", "out", "--checkpoint-location", f"checkpoint/{source.topic}"]
+        command = [*SPARK_SUBMIT]
+        if source.bootstrap_servers:
+            command += ["--bootstrap-servers", source.bootstrap_servers]
+        if source.kafka_config:
+            command += ["--kafka-config", str(source.kafka_config)]
+        command += [
+            "--input-topic",
+            source.topic,
+            "--output-topic",
+            "out",
+            "--checkpoint-location",
+            f"checkpoint/{source.topic}",
+        ]
     if not shape.has_time_field:
         command += ["--time-format", "kafka"]
     elif shape.time.text != "ts":
@@ -276,20 +301,25 @@ def main() -> None:
         description="Show what is in a topic or file, and the command that counts its users."
     )
     parser.add_argument("file", nargs="?", help=".jsonl or .jsonl.gz file, or - for standard input, instead of a topic")
-    parser.add_argument("--bootstrap-servers", default="localhost:9092", help="(default: localhost:9092)")
+    parser.add_argument(
+        "--bootstrap-servers", help="(default: bootstrap.servers of --kafka-config, else localhost:9092)"
+    )
+    parser.add_argument(
+        "--kafka-config", type=Path, metavar="FILE", help="Kafka client properties, as the job takes them: TLS, SASL"
+    )
     parser.add_argument("--topic", default="in", help="(default: in)")
     parser.add_argument("--records", type=positive, default=1_000, metavar="N", help="read so many (default: 1000)")
     parser.add_argument("--earliest", action="store_true", help="the first records of a topic (default: the latest)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     args = parser.parse_args()
-    source = Source(args.bootstrap_servers, args.topic, args.file)
+    source = Source(args.bootstrap_servers, args.topic, args.file, args.kafka_config)
     try:
         if args.file is not None:
             sample = read_file(args.file, args.records)
         else:
-            sample = read_topic(args.bootstrap_servers, args.topic, args.records, args.earliest)
+            sample = read_topic(source.client_settings, args.topic, args.records, args.earliest)
         finding = inspect(sample, source, time.time())
-    except SampleError as error:
+    except (SampleError, PropertiesError) as error:
         sys.exit(f"inspect_topic: error: {error}")
     except KeyboardInterrupt:
         sys.exit("inspect_topic: interrupted")

@@ -60,20 +60,17 @@ def read_file(path: str, number: int) -> Sample:
     return Sample(records, f"the first lines of {name}" if len(records) == number or left <= 0 else f"all of {name}")
 
 
-def read_topic(bootstrap_servers: str, topic: str, number: int, earliest: bool) -> Sample:
-    """Records of a topic, as many from each partition: the latest, or the earliest. Raises SampleError, one line."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": "inspect-topic",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "log_level": 0,
-        }
-    )
+def read_topic(settings: dict[str, str], topic: str, number: int, earliest: bool) -> Sample:
+    """Records of a topic, as many from each partition: the latest, or the earliest. Raises SampleError, one line.
+
+    `settings` are the client's: where Kafka is, `bootstrap.servers`, and how to speak to it.
+    """
+    bootstrap_servers = settings["bootstrap.servers"]
+    consumer = open_consumer(settings)
     try:
         found = consumer.list_topics(topic, timeout=CONNECT_SECONDS).topics[topic]
+        if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise SampleError(f"topic {topic!r} may not be read by this user, or does not exist")
         if found.error is not None or not found.partitions:
             raise SampleError(f"topic {topic!r} does not exist on {bootstrap_servers}")
         ends = {
@@ -95,6 +92,23 @@ def read_topic(bootstrap_servers: str, topic: str, number: int, earliest: bool) 
     records = sorted(map(make_record, messages), key=lambda record: record.arrived or 0)
     which = "earliest" if earliest else "latest"
     return Sample(records, f"the {which} of topic {topic}, {describe_partitions(len(quotas), len(found.partitions))}")
+
+
+def open_consumer(settings: dict[str, str]) -> Consumer:
+    """A client that commits nothing. Raises SampleError, one line, for settings that it does not take."""
+    try:
+        return Consumer(
+            {
+                **settings,
+                "group.id": "inspect-topic",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "log_level": 0,
+            }
+        )
+    except KafkaException as error:
+        raise SampleError(f"Kafka's client does not take these settings: {error.args[0].str()}") from error
 
 
 def share_out(number: int, available: dict[int, int]) -> dict[int, int]:
@@ -128,6 +142,8 @@ def read_messages(consumer: Consumer, topic: str, starts: dict[int, int], quotas
             continue
         deadline = time.monotonic() + SILENCE_SECONDS
         error, partition = message.error(), message.partition() or 0
+        if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            continue  # nothing is asked of the group
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
             raise SampleError(error.str())
         if error is not None:
