@@ -100,6 +100,48 @@ def test_the_tool_reads_times_as_spark_does(spark: SparkSession, time_format: st
     assert any(found)
 
 
+def damage(random_: random.Random, line: bytes) -> bytes:
+    """A line with a few bytes changed, lost, or doubled."""
+    data = bytearray(line)
+    for _ in range(random_.randrange(1, 4)):
+        at = random_.randrange(len(data))
+        change = random_.randrange(4)
+        if change == 0:
+            data[at] = random_.choice(b'"{}[]:,\\0eE-.+ \x00\x1f\x80\xc3\xed\xff')
+        elif change == 1:
+            del data[at : at + random_.randrange(1, 9)]
+        elif change == 2:
+            data[at:at] = data[at : at + random_.randrange(1, 30)]
+        else:
+            data[at] ^= 1 << random_.randrange(8)
+        data = data or bytearray(b" ")
+    return bytes(data).replace(b"\n", b" ")
+
+
+def test_the_tool_reads_damaged_events_as_spark_does(spark: SparkSession) -> None:
+    random_ = random.Random(1)
+    shape = EventShape(
+        Field(("payload", "ts_ms")), users=(Field(("payload", "after", "customer_id")), Field(("user", "name")))
+    )
+    good = [
+        b'{"payload":{"ts_ms":1468244384123,"after":{"customer_id":"K\xc3\xbcng","x":[1,{"y":null}]}},"z":-1.5e3}',
+        b'{"user":{"name":"\\u00e9\\n"},"payload":{"ts_ms":"2016-07-11T13:39:44.5+02:00","after":null,"b":true}}',
+    ]
+    lines = [damage(random_, line) for line in good for _ in range(1_000)]
+    frame = spark.createDataFrame([(i, bytearray(line)) for i, line in enumerate(lines)], "i INT, value BINARY")
+    with changed_setting(spark, "spark.sql.ansi.enabled", "false"):  # as the job does
+        parsed = parse_events(frame, shape=shape)
+    rows = parsed.orderBy("i").selectExpr("unix_micros(event_time) AS time", "reject_reason AS reason").collect()
+    found = [classify(Record(line), shape) for line in lines]
+    differ = [
+        (line, outcome.name, row.reason)
+        for line, outcome, row in zip(lines, found, rows, strict=True)
+        if (outcome.name, outcome.time) != (row.reason or "counted", row.time)
+    ]
+    assert differ == []
+    assert len({outcome.name for outcome in found}) >= 6
+
+
 def test_a_bot_is_left_out_before_anything_else_is_asked() -> None:
     bots = BotFlag(Field(("bot",)), "true", "false")
     lines = {
