@@ -181,6 +181,8 @@ def format_table(profile: Profile) -> list[str]:
         kind, share = types[path.names], format_share(path.present / profile.objects)
         name, distinct = show_path(path), len(path.values)
         lines.append(f"{name:<{width}}  {kind:<{types_width}}  {share:>5}  {distinct:>8,}  {examples}".rstrip())
+    if any(path.field is None for path in paths):
+        lines.append("no flag can name what is in brackets")
     more = len(profile.paths) - len(paths)
     if more or profile.has_more_paths:
         lines.append(f"and {more:,}{' or more' if profile.has_more_paths else ''} other paths: --json lists them")

@@ -347,6 +347,7 @@ def test_what_would_move_a_terminals_cursor_is_escaped_and_long_values_are_cut()
     assert r'"\u202e\ud800\u007f"' in said
     assert r'["na\u001bme"]' in said
     assert '["@timestamp"]' in said
+    assert "no flag can name what is in brackets" in said
     assert "x…" in said
     assert max(map(len, said.splitlines())) < 200
 
