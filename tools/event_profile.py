@@ -34,7 +34,7 @@ TIME_ENDINGS = re.compile(r"(time|timestamp|tstamp|date|at|ts|on|ms|epoch|when|d
 USER_PARENTS = frozenset(
     ("user", "actor", "customer", "account", "member", "person", "profile", "player", "subscriber", "sender", "viewer")
 )
-USER_LAST = ("id", "uuid", "userid", "login", "username", "email", "sub", "key")
+USER_LAST = ("id", "uuid", "userid", "login", "username", "name", "email", "sub", "key")
 # What says who a user is, the best first: pairs of last names, and of (name above, last name).
 USER_KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -115,6 +115,16 @@ class TimeChoice(NamedTuple):
     last: int
     plausible: int
     score: float
+
+
+class Given(NamedTuple):
+    """What whoever looks knows already."""
+
+    time: Field | None = None
+    users: tuple[Field, ...] = ()
+
+
+NOTHING_GIVEN = Given()
 
 
 class Proposal(NamedTuple):
@@ -200,15 +210,26 @@ def normalize(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def propose(profile: Profile, now: float) -> Proposal:
-    """What the events seem to have where; `now`, unix seconds, is what times of lines are compared with."""
-    time = find_time(profile, now)
-    users = find_users(profile, time)
+def propose(profile: Profile, now: float, given: Given = NOTHING_GIVEN) -> Proposal:
+    """What the events seem to have where, as far as it is not given.
+
+    `now`, unix seconds, is what times of lines are compared with.
+    """
+    time = find_time(profile, now) if given.time is None else look_at_time(profile, given.time, now)
+    users = [(found, "as given") for found in given.users] or find_users(profile, time)
     taken = {found for found, _ in users} | ({time.profile.field} if time and time.profile else set())
     bots = find_bots(profile)
     if bots:
         taken.add(bots[0].field)
     return Proposal(time, users, bots, find_dimensions(profile, taken))
+
+
+def look_at_time(profile: Profile, field: Field, now: float) -> TimeChoice:
+    """The best format for a field that is given."""
+    path = profile.paths.get(field.names, PathProfile(field.names))
+    found = [choice for name in ("auto", *PATTERNS) if (choice := try_format(path, name, profile, now))]
+    none = TimeChoice(path, "auto", Counter(), 0, 0, 0, 0.0)
+    return max(found, key=lambda choice: choice.plausible, default=none)
 
 
 def find_time(profile: Profile, now: float) -> TimeChoice | None:
@@ -217,7 +238,7 @@ def find_time(profile: Profile, now: float) -> TimeChoice | None:
     for path in profile.paths.values():
         if path.field is None or not path.is_scalar:
             continue
-        found = [choice for choice in (try_format(path, name, profile, now) for name in ("auto", *PATTERNS)) if choice]
+        found = [choice for name in ("auto", *PATTERNS) if (choice := try_format(path, name, profile, now))]
         # Of formats that read as many of its values the first: auto.
         choices += sorted(found, key=lambda choice: -choice.plausible)[:1]
     best = max(choices, key=lambda choice: choice.score, default=None)
@@ -264,7 +285,9 @@ def rank_time(names: tuple[str, ...]) -> float:
 def find_users(profile: Profile, time: TimeChoice | None) -> list[tuple[Field, str]]:
     """The fields that name a user, by kind, then by how many events have them; each adds events to those before."""
     # Of several shapes only the one that has the time counts.
-    asked = time.profile.holders if time and time.profile else set(range(len(profile.records)))
+    asked = set(range(len(profile.records)))
+    if time and time.profile and time.plausible:
+        asked = time.profile.holders
     candidates = []
     for path in profile.paths.values():
         kind, holders = rank_user(path), path.holders & asked

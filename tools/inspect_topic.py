@@ -4,7 +4,8 @@
     zcat stream.jsonl.gz | python tools/inspect_topic.py -
 
 It reads 1,000 records and lists the fields that are in them. It proposes which are the time and the user, says what the
-job would make of these records, and prints the whole command. It proposes by names and values, so look at what it says.
+job would make of these records, and prints the whole command. It proposes by names and values, so look at what it says;
+--time-field and --user-field say it better where you know.
 
 `--json` prints one JSON object: `records`, `origin`, `objects`, `paths` (each `path`, null when no flag can name it,
 `names`, `types`, `share`, `distinct`, `examples`), `time`, `users`, `bots`, `dimensions`, `command` (a list), and
@@ -26,9 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from client_properties import PropertiesError, read_properties
-from event_profile import Profile, Proposal, profile_records, propose
+from event_profile import NOTHING_GIVEN, Given, Profile, Proposal, profile_records, propose
 from event_rules import COUNTED, FILTERED, MAX_FUTURE_SECONDS, Outcome, classify, read_json
 from sample_reader import Sample, SampleError, read_file, read_topic
+from uniques.core.fields import Field, parse_fields
 
 if TYPE_CHECKING:
     from event_profile import PathProfile, TimeChoice
@@ -70,8 +72,8 @@ class Finding(NamedTuple):
     outcomes: list[Outcome] | None
 
 
-def inspect(sample: Sample, source: Source, now: float) -> Finding:
-    """Looks at a sample. Raises SampleError, one line, when no record is a JSON object."""
+def inspect(sample: Sample, source: Source, now: float, given: Given = NOTHING_GIVEN) -> Finding:
+    """Looks at a sample; proposes what is not given. Raises SampleError, one line, when no record is a JSON object."""
     profile = profile_records(sample.records)
     if not profile.objects:
         reasons = Counter(
@@ -79,7 +81,7 @@ def inspect(sample: Sample, source: Source, now: float) -> Finding:
         )
         found = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
         raise SampleError(f"no JSON object in {len(sample.records):,} records ({sample.origin}): {found}")
-    proposal = propose(profile, now)
+    proposal = propose(profile, now, given)
     shape = proposal.shape
     if shape is None:
         return Finding(sample, profile, proposal, None, None)
@@ -197,7 +199,9 @@ def utc(micros: int) -> str:
 def explain_time(choice: TimeChoice | None, profile: Profile) -> str:
     """Which field is the time, and why."""
     if choice is None:
-        return "none: no field has plausible times; give --time-field and --time-format"
+        return "none: no field has plausible times; --time-field says which to take"
+    if choice.profile is not None and not choice.plausible:
+        return f"{show_path(choice.profile)}, in none of {profile.objects:,} a plausible time"
     span = f"{utc(choice.first)} to {utc(choice.last)}"
     if choice.profile is None:
         return f"arrival in Kafka (--time-format kafka), because no field has a time in most events; {span}"
@@ -216,7 +220,7 @@ def explain(finding: Finding) -> list[str]:
     proposal, profile = finding.proposal, finding.profile
     lines = [f"time        {explain_time(proposal.time, profile)}"]
     users = ", then ".join(f"{field.text} ({why})" for field, why in proposal.users)
-    lines.append(f"user        {users or 'none: no field looks like a user; give --user-field'}")
+    lines.append(f"user        {users or 'none: no field looks like a user; --user-field says which to take'}")
     if proposal.bots:
         flag, number = proposal.bots
         lines.append(f"bots        {flag.field.text} is {flag.yes} in {number:,}: --where leaves them out")
@@ -297,6 +301,25 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def fields(text: str) -> tuple[Field, ...]:
+    """Paths of fields, separated by commas, or the record's key."""
+    try:
+        found = parse_fields(text)
+        if all(field.is_json or field.names == ("@key",) for field in found):
+            return found
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not the path of a field, or @key, or several with commas")
+
+
+def field(text: str) -> Field:
+    """The path of one field."""
+    found = fields(text)
+    if len(found) > 1 or not found[0].is_json:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the path of one field")
+    return found[0]
+
+
 def main() -> None:
     """Prints what was found. The exit status is 1 when there is nothing to look at."""
     parser = argparse.ArgumentParser(
@@ -312,6 +335,8 @@ def main() -> None:
     parser.add_argument("--topic", default="in", help="(default: in)")
     parser.add_argument("--records", type=positive, default=1_000, metavar="N", help="read so many (default: 1000)")
     parser.add_argument("--earliest", action="store_true", help="the first records of a topic (default: the latest)")
+    parser.add_argument("--time-field", type=field, metavar="PATH", help="take this as the time (default: proposed)")
+    parser.add_argument("--user-field", type=fields, metavar="PATH,…", help="take these as user (default: proposed)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     args = parser.parse_args()
     source = Source(args.bootstrap_servers, args.topic, args.file, args.kafka_config)
@@ -320,7 +345,7 @@ def main() -> None:
             sample = read_file(args.file, args.records)
         else:
             sample = read_topic(source.client_settings, args.topic, args.records, args.earliest)
-        finding = inspect(sample, source, time.time())
+        finding = inspect(sample, source, time.time(), Given(args.time_field, args.user_field or ()))
     except (SampleError, PropertiesError) as error:
         sys.exit(f"inspect_topic: error: {error}")
     except KeyboardInterrupt:

@@ -297,12 +297,38 @@ def test_of_several_shapes_in_a_file_it_takes_the_users_of_the_one_whose_time_it
 
 
 def test_without_a_time_or_a_user_there_is_no_command() -> None:
-    for document in ({"uid": "a"}, {"ts": T}, {"@timestamp": T, "uid": "a"}):
+    for document in ({"uid": "a"}, {"ts": T}, {"@timestamp": T, "uid": "a"}):  # no flag can name the last one
         done = run_inspect("-", stdin=dump(document))
         said = done.stdout.decode()
         assert done.returncode == 0
         assert "no command: it needs a time and a user" in said
         assert "spark-submit" not in said
+
+
+def test_what_is_given_is_not_proposed() -> None:
+    lines = [
+        dump({"at": f"2016/07/11 13:39:{i:02d}", "seen": T + i, "card": 10**15 + i % 9, "user_id": f"u{i}"})
+        for i in range(50)
+    ]
+    said = run_inspect(
+        "-", "--time-field", "at", "--user-field", "card,user_id", stdin=b"\n".join(lines)
+    ).stdout.decode()
+    command = " ".join(said.replace("\\\n", "").split())
+    assert "--time-field at --time-format 'yyyy/MM/dd HH:mm:ss' --user-field card,user_id of these" in command
+    assert "of these 50 it counts 50, of 9 users; filters 0; rejects 0" in said
+    said = run_inspect("-", "--time-field", "card", stdin=b"\n".join(lines)).stdout.decode()
+    assert "time        card, in none of 50 a plausible time" in said
+    missing = run_inspect("-", "--time-field", "nowhere", stdin=b"\n".join(lines)).stdout.decode()
+    assert "of these 50 it counts 0, of 0 users; filters 0; rejects 50 (50 missing_ts)" in missing
+    for flag, path in (
+        ("--time-field", "@key"),
+        ("--time-field", "a,b"),
+        ("--user-field", "a."),
+        ("--user-field", "@topic"),
+    ):
+        done = run_inspect("-", flag, path)
+        assert done.returncode == 2
+        assert f"argument {flag}: '{path}' is not the path of" in done.stderr.decode()
 
 
 # ---------------------------------------------------------------- what it prints

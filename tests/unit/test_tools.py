@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -141,6 +143,17 @@ def test_the_exact_counts_of_a_clickstream_are_those_of_its_events_and_of_their_
     assert len({row["group"]["context.geo.country"] for row in by_country}) == 31
     assert sum(row["events"] for row in by_country) == sum(row["events"] for row in rows if "group" not in row)
     assert len(read_exact(exact)) == len(rows)
+
+
+def test_the_image_of_the_generator_holds_all_that_its_tools_import(tmp_path: Path) -> None:
+    dockerfile = (TOOLS.parent / "docker" / "Dockerfile").read_text()
+    copied = re.search(r"^COPY (tools/.*generate_events.py .+) tools/$", dockerfile.replace("\\\n", ""), re.MULTILINE)
+    assert copied is not None
+    for name in copied[1].split():
+        shutil.copy(TOOLS.parent / name, tmp_path)
+    for name in ("generate_events.py", "load_events.py"):
+        done = subprocess.run([sys.executable, str(tmp_path / name), "--help"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_wrong_flag_gets_a_clear_error() -> None:
