@@ -15,7 +15,7 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load run watch totals test test-bench test-faults test-rollups test-secure \
+.PHONY: help install demo kafka topics generate load inspect run watch totals test test-bench test-faults test-rollups test-secure \
 	test-cluster test-connect test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
 	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
 
@@ -50,6 +50,9 @@ generate: $(INSTALLED) ## write events to FILE=stream.jsonl.gz and the exact cou
 
 load: $(INSTALLED) ## load FILE=stream.jsonl.gz into the topic in
 	@$(PY) tools/load_events.py $(or $(FILE),stream.jsonl.gz) --bootstrap-servers $(BOOTSTRAP) $(ARGS)
+
+inspect: $(INSTALLED) ## show what is in a topic, and the command that counts its users (ARGS="--topic events", ARGS=FILE)
+	@$(PY) tools/inspect_topic.py $(if $(filter file,$(origin BOOTSTRAP)),,--bootstrap-servers $(BOOTSTRAP)) $(ARGS)
 
 run: $(INSTALLED) ## spark-submit the job until Ctrl-C (ARGS="--output-mode update")
 	@exec $(VENV)/bin/spark-submit jobs/unique_users.py --bootstrap-servers $(BOOTSTRAP) $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,14 @@ def read_records(
     """All results in a topic with one partition, `(key, value)`, in order."""
     messages = read_messages(broker, topic, isolation)
     return [((message.key() or b"").decode(), json.loads(message.value() or b"")) for message in messages]
+
+
+def read_event_table() -> dict[str, tuple[bytes | None, str]]:
+    """The table of records in event-format.md: what it is -> (value, what it is counted as)."""
+    page = (ROOT / "docs" / "guides" / "event-format.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+) \| `(b'.+?|None)` \| (?:counted|`(\w+)`)([^|]*)\|$", page, re.MULTILINE)
+    # The values are Python expressions, because some are as long as a book.
+    return {what: (eval(value, {"__builtins__": {}}), reason or "counted") for what, value, reason, _ in rows}
 
 
 def read_headers(message: Message) -> dict[str, str]:

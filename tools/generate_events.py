@@ -7,6 +7,11 @@ number or a string) and `uid`, in either order. The rest tests a parser: nested 
 hold braces and escaped quotes. `--exact` writes one JSON line for each window, in order of time:
 
     {"window_start": "2016-07-11T13:39:00Z", "events": 60000, "unique_users": 45118, "late_events": 0}
+
+`--shape clickstream` makes nested events of another shape (`clickstream.py`), with dimensions. After the lines of the
+windows `--exact` then has one for each window and group of each breakdown:
+
+    {"window_start": …, "group": {"context.app": "help"}, "events": 8705, "unique_users": 8214, "late_events": 0}
 """
 
 from __future__ import annotations
@@ -21,11 +26,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from clickstream import BREAKDOWNS, Clickstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SHAPES = ("challenge", "clickstream")
 FILLERS = 64
 PROGRESS_EVERY = 100_000
 
@@ -55,7 +63,8 @@ MALFORMED = (
 class Settings:
     """What to generate.
 
-    Times are in unix seconds, rates in events per second of event time, shares from 0 to 1, sizes in bytes.
+    `shape` is one of SHAPES. Times are in unix seconds, rates in events per second of event time, shares from 0 to 1,
+    sizes in bytes.
     """
 
     events: int = 100_000
@@ -70,46 +79,66 @@ class Settings:
     late_by: float = 300.0
     malformed: float = 0.0
     seed: int = 1
+    shape: str = SHAPES[0]
 
 
 @dataclass(frozen=True)
 class Event:
-    """A generated line without its line feed. `ts` and `uid` are None in a malformed one."""
+    """A generated line without its line feed.
+
+    `ts` and `uid` are None in one that does not count: it is malformed, or a bot's. `dimensions`: path -> value, for
+    shapes that have them.
+    """
 
     line: bytes
     ts: int | None = None
     uid: str | None = None
     late: bool = False
+    dimensions: dict[str, str | None] | None = None
+
+
+# The window, and the values of a breakdown's dimensions, as JSON; empty for all events of the window.
+Key = tuple[int, str]
 
 
 @dataclass
 class ExactCounts:
-    """The exact counts of events and users for each window, from Python sets."""
+    """The exact counts of events and users for each window, and for its groups, from Python sets."""
 
     window_seconds: int = 60
-    users: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-    events: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    late: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    users: dict[Key, set[str]] = field(default_factory=lambda: defaultdict(set))
+    events: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
+    late: dict[Key, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, event: Event) -> None:
-        """Counts an event. It ignores a malformed one and counts a late one separately."""
+        """Counts an event. It ignores one that does not count and counts a late one separately."""
         if event.ts is None or event.uid is None:
             return
         start = event.ts - event.ts % self.window_seconds
-        if event.late:
-            self.late[start] += 1
-        else:
-            self.users[start].add(event.uid)
-            self.events[start] += 1
+        groups = [""]
+        if event.dimensions is not None:
+            groups += [json.dumps({path: event.dimensions[path] for path in paths}) for paths in BREAKDOWNS]
+        for group in groups:
+            if event.late:
+                self.late[start, group] += 1
+            else:
+                self.users[start, group].add(event.uid)
+                self.events[start, group] += 1
 
-    def rows(self) -> Iterator[dict[str, str | int]]:
-        """A row for each window that is not empty, in order of time."""
-        for start in sorted({*self.events, *self.late}):
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each window that is not empty, in order of time, then one for each of its groups."""
+        keys = {*self.events, *self.late}
+        for start, group in sorted(keys, key=lambda key: (key[1] != "", key)):
+            row: dict[str, Any] = {
+                "window_start": datetime.fromtimestamp(start, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            }
+            if group:
+                row["group"] = json.loads(group)
             yield {
-                "window_start": datetime.fromtimestamp(start, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "events": self.events[start],
-                "unique_users": len(self.users[start]),
-                "late_events": self.late[start],
+                **row,
+                "events": self.events[start, group],
+                "unique_users": len(self.users[start, group]),
+                "late_events": self.late[start, group],
             }
 
 
@@ -135,6 +164,9 @@ def make_fillers(random_: random.Random, size: int) -> list[bytes]:
 
 def generate_events(settings: Settings) -> Iterator[Event]:
     """Yields the events in order of arrival. Most `ts` rise; `settings` say how many are delayed and how many late."""
+    if settings.shape == "clickstream":
+        yield from generate_clicks(settings)
+        return
     random_ = random.Random(settings.seed)
     fillers = make_fillers(random_, settings.size)
     uids = [f"{random_.getrandbits(80):020x}" for _ in range(settings.users)]
@@ -161,6 +193,24 @@ def generate_events(settings: Settings) -> Iterator[Event]:
         else:
             line = b'{%s,"uid":"%s","ts":%s}' % (filler, uid.encode(), shown)
         yield Event(line, ts, uid, late)
+
+
+def generate_clicks(settings: Settings) -> Iterator[Event]:
+    """The same for the shape `clickstream`."""
+    random_ = random.Random(settings.seed)
+    clicks = Clickstream(random_, settings.users, make_fillers(random_, settings.size - 160))
+    draw = random_.random
+    for index in range(settings.events):
+        time = settings.start + index / settings.rate
+        late = draw() < settings.late
+        if late:
+            time -= settings.late_by
+        elif draw() < settings.delayed:
+            time = max(settings.start, time - draw() * settings.max_delay)
+        milliseconds = int(time * 1_000)
+        click = clicks.make_malformed(milliseconds) if draw() < settings.malformed else clicks.make(milliseconds)
+        ts = None if click.user is None else milliseconds // 1_000
+        yield Event(click.line, ts, click.user, late, click.dimensions)
 
 
 def parse_time(text: str) -> int:
@@ -226,13 +276,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--exact", type=Path, metavar="FILE", help="write the exact counts here, one JSON line for each window"
     )
+    parser.add_argument(
+        "--shape", choices=SHAPES, default=default.shape, help="clickstream: nested, with dimensions, bots, other times"
+    )
     parser.add_argument("--events", type=positive, default=default.events, help="number of events")
     parser.add_argument("--start", type=parse_time, default=default.start, help="first event time, ISO 8601 or seconds")
     parser.add_argument("--rate", type=positive_rate, default=default.rate, help="events a second of event time")
     parser.add_argument("--users", type=positive, default=default.users, help="number of users to draw from")
     parser.add_argument("--size", type=positive, default=default.size, help="approximate bytes of an event")
     parser.add_argument(
-        "--string-ts", type=share, default=default.string_ts, help="share of events whose ts is a string"
+        "--string-ts",
+        type=share,
+        default=default.string_ts,
+        help="share of events whose ts is a string, of --shape challenge",
     )
     parser.add_argument(
         "--delayed", type=share, default=default.delayed, help="share of events that arrive out of order"

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -260,3 +261,46 @@ def test_a_right_that_is_taken_away_ends_the_query_with_one_line(
     assert str(failed.value) == (
         f"{who} does not let the job use topic '{topic}-{operation}': check the ACLs of the topic"
     )
+
+
+def test_the_inspector_reads_with_the_client_properties_of_the_job(broker: KafkaBroker, tmp_path: Path) -> None:
+    lines = [json.dumps({"at": 1468244384 + i, "user_id": f"u{i % 9}"}).encode() for i in range(50)]
+    broker.create_topic("inspected", 1)
+    allow(broker.bootstrap_servers, "reader", "Read", "topic", "inspected")
+    load_lines(lines, broker.bootstrap_servers, "inspected")
+    config = write_config(tmp_path, broker, "reader")
+    done = inspect(config, "--bootstrap-servers", broker.secure_bootstrap_servers)
+    assert done.returncode == 0, done.stderr
+    assert "of these 50 it counts 50, of 9 users; filters 0; rejects 0" in done.stdout
+    assert f"--bootstrap-servers {broker.secure_bootstrap_servers} --kafka-config {config} --input-topic inspected" in (
+        done.stdout.replace(" \\\n   ", "")
+    )
+    assert PASSWORD not in done.stdout + done.stderr
+    # The servers may be in the file, as for the job.
+    config.write_text(f"bootstrap.servers={broker.secure_bootstrap_servers}\n{config.read_text()}")
+    assert "counts 50" in inspect(config).stdout
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "store_password", "says"),
+    [
+        ("reader", "wrong-horse", STORE_PASSWORD, "Kafka at "),
+        ("nobody", PASSWORD, STORE_PASSWORD, "topic 'inspected' may not be read by this user"),
+        ("reader", PASSWORD, "wrong-store", "ssl.truststore.location: keytool reads no certificate"),
+    ],
+)
+def test_what_kafka_refuses_the_inspector_gets_one_line(
+    broker: KafkaBroker, tmp_path: Path, user: str, password: str, store_password: str, says: str
+) -> None:
+    config = write_config(tmp_path, broker, user, password)
+    config.write_text(config.read_text().replace(STORE_PASSWORD, store_password))
+    done = inspect(config, "--bootstrap-servers", broker.secure_bootstrap_servers)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not any(secret in done.stderr for secret in (password, store_password))
+
+
+def inspect(config: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "inspect_topic.py"), "--kafka-config", str(config)]
+    return subprocess.run([*command, "--topic", "inspected", *flags], capture_output=True, text=True, check=False)

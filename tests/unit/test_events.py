@@ -14,6 +14,7 @@ from chispa import assert_df_equality
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Observation
+from support import read_event_table
 from uniques.core.events import REJECT_REASONS, accept_events, parse_events, reject_events
 from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
 from uniques.core.observation import observe_events
@@ -42,16 +43,8 @@ def validate(
     return found[0]
 
 
-def read_table() -> dict[str, tuple[bytes | None, str]]:
-    """The documentation's table of records: what it is -> (value, what it is counted as)."""
-    page = (DOCS / "guides" / "event-format.md").read_text()
-    rows = re.findall(r"^\| ([^|`]+) \| `(b'.+?|None)` \| (?:counted|`(\w+)`)([^|]*)\|$", page, re.MULTILINE)
-    # The values are Python expressions, because some are as long as a book.
-    return {what: (eval(value, {"__builtins__": {}}), reason or "counted") for what, value, reason, _ in rows}
-
-
 def test_every_record_of_the_documentation_is_counted_as_it_says(spark: SparkSession) -> None:
-    table = read_table()
+    table = read_event_table()
     assert len(table) >= 40
     found = validate(spark, [value for value, _ in table.values()])
     said = {what: reason or "counted" for what, (_, _, reason) in zip(table, found, strict=True)}
