@@ -202,7 +202,7 @@ def test_an_outage_of_the_job_that_leaves_partitions_with_unequal_backlogs(
 def read_windows_sent(job: Job) -> set[int]:
     """Starts of the windows whose records the last steps decided to send."""
     files = [file for file in (job.checkpoint / "steps").iterdir() if file.name.isdecimal()]
-    return {start for file in files for start in json.loads(file.read_text().splitlines()[0])["sent"]}
+    return {key[0] for file in files for key in json.loads(file.read_text().splitlines()[0])["sent"]}
 
 
 def test_a_broker_that_is_away_for_30_seconds_while_a_minute_ends(
