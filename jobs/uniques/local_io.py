@@ -9,6 +9,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote
 
 from pyspark.errors import AnalysisException
 
@@ -58,7 +59,10 @@ def read_lines(spark: SparkSession, path: str) -> DataFrame:
 
 def stream_lines(spark: SparkSession, path: str) -> DataFrame:
     """The same lines as a stream, a file a batch; raises UsageError when there is none."""
-    read_lines(spark, path)
+    files = [unquote(file.rpartition("/")[2]) for file in read_lines(spark, path).inputFiles()]
+    if files == [path.rpartition("/")[2]]:
+        # Spark takes the path of a stream for a folder, unless it is a pattern: here one that matches this file alone.
+        path += "{}"
     return spark.readStream.option("maxFilesPerTrigger", 1).text(path, lineSep="\n").select("value")
 
 

@@ -22,11 +22,19 @@ LONGEST = "kills_of_driver_and_broker"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of the events and of the moments (default: 1)")
     parser.addoption("--kills", type=int, default=100, help="of driver and broker, at least (default: 100)")
+    parser.addoption("--live-seconds", type=int, default=300, help="of a stream read by a schedule (default: 300)")
 
 
 @pytest.fixture(scope="session")
 def seed(pytestconfig: pytest.Config) -> int:
     value: int = pytestconfig.getoption("--seed")
+    return value
+
+
+@pytest.fixture(scope="session")
+def live_seconds(pytestconfig: pytest.Config) -> int:
+    """How long the stream flows that runs by a schedule read."""
+    value: int = pytestconfig.getoption("--live-seconds")
     return value
 
 

@@ -174,6 +174,28 @@ def test_a_partition_that_is_added_is_read_from_its_beginning_and_loses_nothing(
     assert take_last(read_records(broker, sink, "read_committed")) == count(first + second)
 
 
+def test_runs_of_one_batch_each_forget_the_windows_that_no_event_may_change(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    source, sink, checkpoint = new_topic("in"), new_topic("out"), tmp_path / "checkpoint"
+    flags = ["--input-topic", source, "--output-topic", sink, "--trigger", "available-now", "--counter", "exact"]
+    flags += ["--allowed-lateness", "10 minutes", "--checkpoint-location", str(checkpoint)]
+    late, kept = [], []
+    for hour in range(4):
+        # An event of the beginning comes with each run.
+        rows = make_rows(1_800, 1, 0, START + 3_600 * hour, seed=hour)
+        load(broker, source, [*rows, (0, START, f"late{hour}")])
+        job.run(*flags, "--summary", str(tmp_path / "summary"))
+        late.append(json.loads((tmp_path / "summary").read_text())["late"])
+        steps = sorted((checkpoint / "steps").glob("[0-9]*"), key=lambda file: int(file.name))
+        # The first step of a run holds all windows.
+        kept.append(max(len(step.read_text().splitlines()) - 2 for step in steps[-2:]))
+    # A run tells Spark how far the one before it came. Spark forgets windows in the next run, and drops late events in
+    # the one after that.
+    assert late == [0, 0, 0, 1]
+    assert kept[-1] <= kept[1] < 70
+
+
 def add_partitions(broker: KafkaBroker, topic: str, number: int) -> None:
     """Gives a topic more partitions, and waits until every client would find them."""
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import TYPE_CHECKING
 
@@ -60,3 +61,21 @@ def test_input_with_few_or_no_events_ends_with_its_account_and_says_which_flag_h
         assert caplog.messages[-1].startswith(f"warning: {hint}")
     else:
         assert caplog.messages[-1].startswith("summary: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "events"),
+    [("first.jsonl", 1), ("more events.jsonl.gz", 2), ("*.jsonl", 1), ("*", 3), (".", 3)],
+    ids=["file", "packed file with a space in its name", "pattern", "pattern of all", "folder"],
+)
+def test_a_backfill_reads_a_file_a_pattern_and_a_folder(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, events: int
+) -> None:
+    folder = tmp_path / "history"
+    folder.mkdir()
+    (folder / "first.jsonl").write_text(EVENT)
+    (folder / "more events.jsonl.gz").write_bytes(gzip.compress(EVENT.encode() * 2))
+    flags = ["--backfill", "--input", str(folder / given), "--output", "-", "--counter", "exact"]
+    count.run(spark, count.parse_settings([*flags, "--checkpoint-location", str(tmp_path / "c")]), StopSignal())
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(record["unique_users"], record["events"]) for record in records] == [(1, events)]

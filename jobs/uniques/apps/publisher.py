@@ -79,6 +79,7 @@ class Publisher:
         self._drain_to = drain_to
         if partitions.is_between_batches:
             self._close_when_drained()
+            self._move_watermark()  # runs by a schedule may have one batch each, and move it nowhere else
         self._send_last_step()
 
     def take_batch(self, changes: DataFrame, batch: int) -> None:
@@ -174,8 +175,7 @@ class Publisher:
         if changed or forgotten or not repeated:
             self._add_step(max(batch, last.batch), absorbed, sent, list(changed.values()), forgotten)
         self._close_when_drained()
-        if not self.gate.is_closed:  # else punctuation would make Spark plan a batch that never begins
-            self._move_watermark()
+        self._move_watermark()
 
     def _collect(self, frame: DataFrame, repeated: bool) -> list[Change]:
         # A batch that is repeated is computed too: Spark fails a query whose batch was not read to its end.
@@ -273,9 +273,9 @@ class Publisher:
 
     def _move_watermark(self) -> None:
         """Lets Spark forget the windows that no event may change any more."""
-        counting = self._settings.counting
-        size = counting.window_seconds
-        watermark = int(self._progress.reached - counting.keep_seconds) // size * size
-        if watermark > self._punctuated:
+        size, keep = self._settings.counting.window_seconds, self._settings.counting.keep_seconds
+        watermark = int(self._progress.reached - keep) // size * size
+        # Once the gate is closed, punctuation would make Spark plan a batch that never begins.
+        if watermark > self._punctuated and not self.gate.is_closed:
             self._punctuated = watermark
             write_punctuation(self._spark, self._location, [watermark])

@@ -1,8 +1,7 @@
-"""Punctuation: times in files beside the checkpoint that move the watermark where no event does.
+"""Punctuation: times in files beside the checkpoint that move Spark's watermark, which events do not.
 
-Spark's watermark moves with events only. So the query has a second source: rows with a time and no user, from files
-that the job writes once no event has arrived for a while. Nothing is written to the input topic, and the counts leave
-punctuation out (`counts.count_unique_users`).
+The query has a second source: rows with a time and no user, from files that the job writes as progress goes on. Nothing
+is written to the input topic, and the counts leave punctuation out (`counts.count_unique_users`).
 """
 
 from __future__ import annotations
