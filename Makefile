@@ -77,7 +77,7 @@ lint: $(INSTALLED) ## ruff, mypy and the layers (import-linter), as CI runs them
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@PYTHONPATH=jobs $(VENV)/bin/lint-imports --config pyproject.toml
+	@PYTHONPATH=jobs:service $(VENV)/bin/lint-imports --config pyproject.toml
 
 format: $(INSTALLED) ## let ruff format and fix
 	@$(PY) -m ruff check --fix .
