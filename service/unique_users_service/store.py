@@ -66,8 +66,9 @@ class Budget:
 class Store:
     """The one writer of the state; `state` may be read by any thread at any time."""
 
-    def __init__(self, minutes: Place, rollups: Place, budget: Budget | None = None) -> None:
-        """Reads nothing yet: see `refresh`."""
+    def __init__(self, minutes: Place, rollups: Place, budget: Budget | None = None, quiet: bool = False) -> None:
+        """Reads nothing yet: see `refresh`. `quiet`: logs nothing."""
+        self._log_level = logging.DEBUG if quiet else logging.INFO
         self._places = (minutes, rollups)
         self._budget = budget or Budget()
         self._lock = threading.RLock()
@@ -94,7 +95,7 @@ class Store:
                 self.problem = None
             except TableError as error:
                 if self.problem != str(error):
-                    log.warning("warning: %s", error)
+                    log.log(self._log_level, "warning: %s", error)
                 self.problem = str(error)
             if self.problem is None or self.state is not before:
                 self.refreshed_at = time.time()
@@ -133,6 +134,18 @@ class Store:
             draft = Draft(self.state, self._derived)
             draft.add_block(key, level, replace(rows.slice(at, at + 1), final=np.array([True])))
             self._replace(draft.finish())
+
+    def newest_record(self) -> int | None:
+        """When the newest record was written that the table of minutes has, unix seconds; None where it has none."""
+        snapshot = self.state.snapshots[0]
+        if snapshot is None:
+            return None
+        try:
+            batch = next(snapshot.select(["to_unixtime(max(written_at)) AS at"], "true"))
+        except TableError:
+            return None
+        newest: int | None = batch.column("at").to_pylist()[0]
+        return newest
 
     def _replace(self, state: State) -> None:
         self.state = state
@@ -216,7 +229,8 @@ class Store:
             if len(draft.add_minutes(key, row)):
                 draft.renew(key, [start])
         self.state = replace(draft.finish(), number=self.state.number + 1)
-        log.info(
+        log.log(
+            self._log_level,
             "read the tables in %.1f s: %s",
             time.monotonic() - began,
             ", ".join(
