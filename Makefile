@@ -15,7 +15,8 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo kafka topics generate load inspect run watch totals test test-bench test-faults test-rollups test-secure \
+.PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
+	test-faults test-rollups test-secure \
 	test-cluster test-connect test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
 	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
 
@@ -60,6 +61,9 @@ run: $(INSTALLED) ## spark-submit the job until Ctrl-C (ARGS="--output-mode upda
 watch: $(INSTALLED) ## show the results as they come (ARGS="--exact exact.jsonl")
 	@$(PY) tools/show_counts.py --bootstrap-servers $(BOOTSTRAP) --follow $(ARGS)
 
+service: $(INSTALLED) ## answer questions over HTTP and show a page, from tables/ and Kafka (ARGS="--port 8050")
+	@exec $(VENV)/bin/unique-users-service --bootstrap-servers $(BOOTSTRAP) $(ARGS)
+
 totals: $(INSTALLED) ## unique users of every minute, hour, day, … year of FILE=stream.jsonl.gz, on an embedded Kafka
 	@$(PY) tools/run_totals.py $(or $(FILE),stream.jsonl.gz) $(ARGS)
 
@@ -100,6 +104,13 @@ bench-history: $(INSTALLED) ## count, merge and ask two years of minutes, compar
 
 test-rollups: $(INSTALLED) ## test the rollup job on real Delta tables, and kill it 20 times (minutes)
 	@$(PY) -m pytest tests/rollups $(ARGS)
+
+$(VENV)/.browser: $(INSTALLED)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@touch $@
+
+test-service: $(VENV)/.browser ## test the query service: answers, API fuzzed, its page in a browser (needs chromium), with both jobs
+	@$(PY) -m pytest tests/service $(ARGS)
 
 test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, refusals, and that no secret gets out
 	@$(PY) -m pytest tests/secure $(ARGS)

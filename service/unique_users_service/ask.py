@@ -41,8 +41,8 @@ NAME = "unique-users-ask"
 MEMORY = 64 * MEBIBYTE
 LIMITS = Limits(days=36_600, points=1_000_000)
 # Columns of a table for people, in order; what an answer does not have is left out.
-COLUMNS = ("line", "name", "cohort", "day", "days", "group", "from", "to", "unique_users", "low", "high", "share")
-COLUMNS += ("relative_error", "standard_error_at_most", "stickiness", "events", "complete")
+COLUMNS = ["line", "name", "cohort", "day", "days", "group", "from", "to", "unique_users", "low", "high", "share"]
+COLUMNS += ["relative_error", "standard_error_at_most", "stickiness", "events", "complete"]
 
 
 def make_parser() -> OneLineParser:
@@ -112,7 +112,7 @@ def ask(state: State, args: argparse.Namespace) -> dict[str, Any]:
     if args.rolling:
         return questions.answer_rolling(state, calendar, key, parse_days(args.rolling), range_, LIMITS)
     if args.second:
-        sides = [(key, range_), (key, parse_range(*args.second, calendar))]
+        sides = [(key, range_), (key, parse_range(args.second[0], args.second[1], calendar))]
         return questions.answer_overlap(state, calendar, sides, LIMITS)
     if args.retention:
         return questions.answer_retention(state, calendar, key, args.retention, args.periods, range_[1], LIMITS)

@@ -74,9 +74,9 @@ def test_other_questions(tables: Tables, capsys: pytest.CaptureFixture[str]) -> 
 def test_what_is_wrong_is_said_in_one_line(
     tables: Tables, capsys: pytest.CaptureFixture[str], args: list[str], says: str, status: int
 ) -> None:
+    minutes, rollups = tables.places
+    places = [] if "--minutes-table" in args else ["--minutes-table", minutes, "--rollups-table", rollups]
     with pytest.raises(SystemExit) as ended:
-        minutes, rollups = tables.places
-        places = [] if "--minutes-table" in args else ["--minutes-table", minutes, "--rollups-table", rollups]
         ask.main([*args, *places])
     assert ended.value.code == status
     said = capsys.readouterr().err
