@@ -243,6 +243,7 @@ class AboutAnswer(Model):
     week_start: str
     first: str | None = Field(description="the start of the first day with data")
     last: str | None = Field(description="the end of the last window")
+    timezones: list[str]
     breakdowns: list[list[str]]
     limits: dict[str, int]
 

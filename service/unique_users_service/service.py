@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from zoneinfo import available_timezones
 
 from uniques import __version__
 
@@ -83,6 +85,7 @@ class Service:
             "week_start": calendar.week_start,
             "first": calendar.format(span[0]) if span else None,
             "last": calendar.format(span[1]) if span else None,
+            "timezones": list_zones(),
             "breakdowns": sorted(sorted(each) for each in names),
             "limits": {"days": limits.days, "points": limits.points},
         }
@@ -130,6 +133,12 @@ class Service:
             wanted.clear()
             if not self._stop.is_set():
                 self.store.refresh()
+
+
+@lru_cache(maxsize=1)
+def list_zones() -> list[str]:
+    """The names of zones that people look for."""
+    return ["UTC", *sorted(name for name in available_timezones() if "/" in name and not name.startswith("Etc/"))]
 
 
 def describe_minutes(state: State, now: int) -> dict[str, Any]:
