@@ -79,6 +79,7 @@ def make_app(service: Service) -> FastAPI:
         openapi_url="/v1/openapi.json",
         lifespan=lifespan,
     )
+    app.state.service = service
     app.middleware("http")(guard(service, metrics))
     if service.settings.origins:
         app.add_middleware(

@@ -7,7 +7,7 @@ import binascii
 import json
 from collections import Counter
 from datetime import timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 from uniques.times import parse_iso_time
@@ -66,6 +66,11 @@ def write_group(group: dict[str, Any]) -> str:
     return json.dumps(group, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def is_long(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number that a table can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62
+
+
 def parse_window(value: bytes | None, calendar: Calendar, kept_from: int | None) -> Window | str:
     """A record of unique_users.py, or why it can't be united: the reasons of rollup_users.py."""
     if value is None:
@@ -75,7 +80,7 @@ def parse_window(value: bytes | None, calendar: Calendar, kept_from: int | None)
     events, revision, key = record.get("events"), record.get("revision", 0), read_key(record)
     if start is None or end is None or key is None:
         return "not_a_record"
-    if not isinstance(events, int) or not isinstance(revision, int) or not 0 <= max(events, revision) < 1 << 62:
+    if not is_long(events) or not is_long(revision):
         return "not_a_record"
     text = record.get("sketch")
     if text is None:
