@@ -39,6 +39,9 @@ $(INSTALLED): pyproject.toml requirements-dev.txt conf/packages.txt conf/jars.lo
 demo: $(INSTALLED) ## all in one: embedded Kafka, generated events, the job, its counts beside the exact ones
 	@$(PY) tools/run_demo.py $(ARGS)
 
+live: $(INSTALLED) ## a page that moves: embedded Kafka, live events, both jobs, the query service; Ctrl-C stops all
+	@exec $(PY) tools/run_live.py $(ARGS)
+
 ##@ The parts (BOOTSTRAP=localhost:9092, ARGS="more flags")
 kafka: $(INSTALLED) ## run an embedded Kafka on port 9092 until Ctrl-C (ARGS="--port 9093 --data DIR")
 	@$(PY) tools/kafka_broker.py run $(ARGS)

@@ -86,8 +86,9 @@ def parse_window(value: bytes | None, calendar: Calendar, kept_from: int | None)
     if text is None:
         return "no_sketch"
     try:
-        sketch = base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error):
+        # Spark writes base64 in lines.
+        sketch = base64.b64decode("".join(text.split()), validate=True)
+    except (AttributeError, ValueError, binascii.Error):
         return "bad_sketch"
     if not parse_sketches([sketch]).lg_k[0]:
         return "bad_sketch"

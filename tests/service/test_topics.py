@@ -39,7 +39,7 @@ def make_record(minute: Minute, **fields: Any) -> bytes:
         "events": len(minute.users),
         "final": minute.final,
         "revision": minute.revision,
-        "sketch": base64.b64encode(minute.sketch).decode(),
+        "sketch": base64.encodebytes(minute.sketch).decode(),  # in lines, as Spark writes it
     }
     if minute.group[0]:
         record |= {"group": json.loads(minute.group[0]), "other": minute.group[1]}
@@ -136,7 +136,7 @@ def test_kafka_may_be_away_and_come_back(own_broker: KafkaBroker, tmp_path: Path
         before = get(client, question)["events"]
         assert before == tables.expect(FIRST, FIRST + 7_200)[2]
         wait_until(
-            lambda: get(client, "/healthz")["problems"]["kafka"] not in (None, "Kafka was not asked yet"), ALWAYS
+            lambda: get(client, "/healthz")["problems"]["kafka"] not in (None, "Kafka was not asked yet"), always
         )
         own_broker.start()
         produce(own_broker, "out", make_record(Minute(FIRST + 3_600, ["a", "b"])))

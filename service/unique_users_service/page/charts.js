@@ -25,7 +25,7 @@ function labels(zone) {
   };
 }
 
-function options(place, lines, zone) {
+function options(place, lines, zone, single) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line") }, font: "12px system-ui" };
   const series = [{ value: (_, time) => (time === null ? "–" : zone.full(time * 1000)) }];
   const bands = [];
@@ -42,14 +42,14 @@ function options(place, lines, zone) {
       width: line.marks ? 0 : 2,
       dash: line.dash,
       spanGaps: false,
-      points: { show: line.marks ? true : undefined, size: line.marks ? 10 : 5, stroke: colour(line.colour), fill: line.marks ? colour("--panel") : colour(line.colour), width: 2 },
+      points: { show: line.marks || single || undefined, size: line.marks ? 10 : 5, stroke: colour(line.colour), fill: line.marks ? colour("--panel") : colour(line.colour), width: 2 },
     });
   }
   return {
     width: Math.max(place.clientWidth, 260),
     height: HEIGHT,
     tzDate: (time) => uPlot.tzDate(new Date(time * 1000), zone.name),
-    scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.08)] } },
+    scales: { x: { range: (_, first, last) => (first < last ? [first, last] : [first - 1800, first + 1800]) }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.08)] } },
     axes: [{ ...axis, values: labels(zone) }, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? number(tick) : "")) }],
     series,
     bands,
@@ -62,7 +62,8 @@ function options(place, lines, zone) {
 /** Draws lines of `{label, colour, band, dash, marks}` with columns of numbers: times, then those of each line. */
 export function draw(id, lines, data, zone) {
   const place = byId(id);
-  const shape = JSON.stringify([lines, zone.name, document.documentElement.dataset.look]);
+  const single = data[0].length < 3;
+  const shape = JSON.stringify([lines, single, zone.name, document.documentElement.dataset.look]);
   const known = charts.get(id);
   if (known && known.shape === shape) {
     known.chart.setData(data);
@@ -70,7 +71,7 @@ export function draw(id, lines, data, zone) {
     return;
   }
   known?.chart.destroy();
-  const chart = new uPlot(options(place, lines, zone), data, place);
+  const chart = new uPlot(options(place, lines, zone, single), data, place);
   charts.set(id, { shape, lines, zone, chart });
   showNewest(chart);
 }
