@@ -16,8 +16,8 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
-	test-faults test-rollups test-secure \
-	test-cluster test-connect test-matrix lint format bench bench-quick bench-late bench-history bench-sketches bench-soak \
+	test-faults test-rollups test-secure test-cluster test-connect test-matrix lint format bench bench-quick bench-late \
+	bench-history bench-service bench-sketches bench-soak \
 	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
 
 help: ## show this list
@@ -142,6 +142,9 @@ docs: reference $(VENV)/.docs ## write the reference pages, execute the notebook
 
 test-docs: $(VENV)/.docs ## execute the notebook, and test the documentation as a built site
 	@$(PY) -m pytest tests/docs $(ARGS)
+
+bench-service: $(INSTALLED) ## measure the query service on two years of minutes (ARGS="--days 30 --rounds 0")
+	@PYTHONPATH=tools $(PY) benchmarks/service.py $(ARGS)
 
 bench-soak: $(INSTALLED) ## 20 minutes at the highest steady rate: memory, state, checkpoint (ARGS="--minutes 5 --plot soak.svg")
 	@PYTHONPATH=tools $(PY) benchmarks/soak.py $(ARGS)
