@@ -173,6 +173,7 @@ pins: $(RELEASE) ## write the hashes of all packages: requirements-dev.txt, dock
 	@$(PINS) --universal --python-version 3.10 --extra dev --output-file requirements-dev.txt
 	@$(PINS_IMAGE) --extra metrics --extra spark --output-file docker/requirements.txt
 	@$(PINS_IMAGE) --extra tools --output-file docker/requirements-generator.txt
+	@$(PINS_IMAGE) --extra service --output-file docker/requirements-service.txt
 	@$(PY) tools/pin_jars.py
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from packages import read_packages
 from prometheus_client import CollectorRegistry
 from pyspark.sql import SparkSession
+from unique_users_service.ask import make_parser as make_ask_parser
+from unique_users_service.flags import make_service_parser
 from uniques.apps import count_flags, rollup_flags
 from uniques.apps.backfill import StagedBatches
 from uniques.core.calendar import Calendar
@@ -217,6 +219,7 @@ def make_pages(spark: SparkSession) -> dict[str, str]:
     pages = {
         "unique-users-flags.md": describe_flags("unique_users.py", count_flags.make_parser()),
         "rollup-users-flags.md": describe_flags("rollup_users.py", rollup_flags.make_parser()),
+        "service-flags.md": describe_service_flags(),
         "records.md": describe_records(spark),
         "reject-reasons.md": describe_reasons(),
         "tables.md": describe_tables(),
@@ -264,10 +267,27 @@ def describe_flags(script: str, parser: argparse.ArgumentParser) -> str:
     return text
 
 
-def describe_flag(action: argparse.Action, more: Mapping[str, str]) -> tuple[str, str, str, str]:
+def describe_service_flags() -> str:
+    """The flags of both commands of the query service."""
+    text = "# Flags of the query service\n\n[Ask and look](../guides/ask.md) says what it is for.\n"
+    for parser in (make_service_parser(), make_ask_parser()):
+        text += f"\n## {parser.prog}\n\n{parser.description}\n"
+        for group in parser._action_groups:
+            actions = [action for action in group._group_actions if action.dest != "help"]
+            if actions:
+                rows = [describe_flag(action, {}, {}) for action in actions]
+                title = {"positional arguments": "What to ask for", "options": "Of any question"}.get(group.title or "")
+                title = title or f"{(group.title or '')[:1].upper()}{(group.title or '')[1:]}"
+                text += f"\n### {title}\n\n" + make_table(["flag", "default", "value", "meaning"], rows)
+    return text
+
+
+def describe_flag(
+    action: argparse.Action, more: Mapping[str, str], defaults: Mapping[str, str] = DEFAULTS
+) -> tuple[str, str, str, str]:
     """A flag, its default, what it takes, and what it means."""
-    flag = action.option_strings[0]
-    default = DEFAULTS.get(flag, f"`{action.default}`" if action.default else "none")
+    flag = action.option_strings[0] if action.option_strings else str(action.metavar)
+    default = defaults.get(flag, f"`{action.default}`" if action.default else "none")
     # The default has a column of its own.
     help_text = re.sub(r"\s*\(default: (%\(default\)s|any|none|without|not at all)\)$", "", action.help or "")
     meaning = (help_text % vars(action)) or PLAIN_FLAGS[flag]

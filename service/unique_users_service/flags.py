@@ -175,9 +175,9 @@ def make_service_parser() -> OneLineParser:
     serving.add_argument(
         "--port",
         type=listen_address,
-        default=("127.0.0.1", 8050),
+        default="8050",
         metavar="[HOST:]PORT",
-        help="where to listen, on 127.0.0.1 unless a host is given (default: 8050)",
+        help="where to listen, on 127.0.0.1 unless a host is given (default: %(default)s)",
     )
     serving.add_argument(
         "--token-file",
@@ -196,9 +196,9 @@ def make_service_parser() -> OneLineParser:
     serving.add_argument(
         "--refresh-interval",
         type=duration(1),
-        default=2,
+        default="2 seconds",
         metavar="DURATION",
-        help="look for new versions of the tables this often (default: 2 seconds)",
+        help="look for new versions of the tables this often (default: %(default)s)",
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument(

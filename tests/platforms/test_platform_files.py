@@ -313,7 +313,9 @@ def test_docker_compose_takes_the_file_with_and_without_the_profile(tmp_path: Pa
     # compose-go reads all services: leave out what the profile would.
     compose = read_compose()
     compose["services"] = {name: service for name, service in compose["services"].items() if "profiles" not in service}
-    assert set(compose["services"]) == {"kafka", "topics", "generator", "unique-users", "rollup-users"}
+    assert set(compose["services"]) == {
+        *("kafka", "topics", "generator", "unique-users", "rollup-users", "query-service")
+    }
     (tmp_path / "compose.yaml").write_text(yaml.safe_dump(compose))
     without = check_compose(tmp_path / "compose.yaml")
     assert without.returncode == 0, without.stderr
