@@ -167,7 +167,7 @@ def make_app(service: Service) -> FastAPI:
     async def retention(
         request: Request,
         period: Literal["day", "week", "month"] = "week",
-        periods: Annotated[int, Query(ge=2, le=60, description="how many")] = 8,
+        periods: Annotated[int, Query(ge=2, le=26, description="how many")] = 8,
         to: Annotated[
             str | None,
             Query(

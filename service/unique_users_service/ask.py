@@ -42,7 +42,7 @@ MEMORY = 64 * MEBIBYTE
 LIMITS = Limits(days=36_600, points=1_000_000)
 # Columns of a table for people, in order; what an answer does not have is left out.
 COLUMNS = ["line", "name", "cohort", "day", "days", "group", "from", "to", "unique_users", "low", "high", "share"]
-COLUMNS += ["relative_error", "standard_error_at_most", "stickiness", "events", "complete"]
+COLUMNS += ["relative_error", "standard_error", "standard_error_at_most", "stickiness", "events", "complete"]
 
 
 def make_parser() -> OneLineParser:
@@ -74,7 +74,7 @@ def make_parser() -> OneLineParser:
     )
     parser.add_argument("--other", action="store_true", help="only the rest of a breakdown")
     parser.add_argument(
-        "--periods", type=whole_number(2, 60), default=8, metavar="N", help="with --retention: how many (%(default)s)"
+        "--periods", type=whole_number(2, 26), default=8, metavar="N", help="with --retention: how many (%(default)s)"
     )
     parser.add_argument(
         "--output", choices=("table", "json", "csv"), default="table", help="how to print it (default: %(default)s)"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastapi import Request, Response
 
-from unique_users_service.errors import BusyError
+from unique_users_service.errors import BusyError, UnavailableError
 from unique_users_service.sheets import write_sheet
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Asker:
         place = (state.number, f"{request.url.path}?{request.url.query}#{as_csv}")
         body = self._answers.get(place) if keep else None
         if body is None:
+            if keep and not self._service.is_caught_up:
+                raise UnavailableError("the newest records are still being read: ask again in a second")
             if self.waiting >= self._service.settings.questions:
                 raise BusyError(f"{self.waiting} questions are being answered: ask again in a second")
             self.waiting += 1

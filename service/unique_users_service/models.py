@@ -118,13 +118,13 @@ class RollingAnswer(OfGroup):
     points: list[RollingPoint]
 
 
-class Difference(Model):
-    """A number of users that is a difference of estimates."""
+class Estimated(Model):
+    """A number of users from two sketches together."""
 
     unique_users: int
-    standard_error_at_most: int = Field(description="in users, however the estimates correlate")
-    low: int
-    high: int
+    standard_error: int = Field(description="one standard error, in users")
+    low: int = Field(description="two standard errors below")
+    high: int = Field(description="two standard errors above")
 
 
 class Side(RangeUsers):
@@ -139,16 +139,16 @@ class OverlapAnswer(OfGroup):
     a: Side
     b: Side
     either: Users
-    both: Difference
-    only_a: Difference
-    only_b: Difference
+    both: Estimated
+    only_a: Estimated
+    only_b: Estimated
     sum_of_parts: int
-    method: str
+    method: str = Field(examples=["hll_joint_likelihood", "coupons"])
     note: str
     complete: bool
 
 
-class CameAgain(Difference):
+class CameAgain(Estimated):
     """How many users of a cohort came again in a later period."""
 
     name: str
@@ -168,7 +168,6 @@ class RetentionAnswer(OfGroup):
     """`/v1/retention`."""
 
     period: str
-    method: str
     note: str
     cohorts: list[Cohort]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from unique_users_service.errors import QuestionError, UnavailableError
+from unique_users_service.overlap import estimate_overlap
 from unique_users_service.sketches import Sketch, unite_sketches
 from unique_users_service.state import ALWAYS, NO_ROWS, SPANS
 from unique_users_service.tables import TOTAL, Key
@@ -16,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unique_users_service.calendar import Calendar
+    from unique_users_service.overlap import Estimate
     from unique_users_service.state import State
 
 Range = tuple[int, int]
-INCLUSION_EXCLUSION = "hll_inclusion_exclusion"
 NOTE = (
-    "From HLL sketches, by |A| + |B| - |A or B|. The error is a share of A, B and their union, not of the overlap: it "
-    "is useful as long as the overlap is not small compared with them."
+    "Found from both sketches together. The error is in users, and hardly falls with the overlap: a small overlap of "
+    "large sets can't be told from none."
 )
 
 
@@ -184,28 +186,27 @@ def answer_overlap(
 
 def describe_overlap(a: Sketch, b: Sketch) -> dict[str, Any]:
     """Both, either, and only one of two sets of users."""
-    either = unite_sketches([a, b])
-    numbers = [each.estimate() for each in (a, b, either)]
-    error = either.relative_error
+    found = estimate_overlap(a, b)
+    users_a, users_b = a.estimate(), b.estimate()
     return {
-        "either": describe_users(either),
-        "both": describe_difference(numbers[0] + numbers[1] - numbers[2], error * sum(numbers), min(numbers[:2])),
-        "only_a": describe_difference(numbers[2] - numbers[1], error * (numbers[1] + numbers[2]), numbers[0]),
-        "only_b": describe_difference(numbers[2] - numbers[0], error * (numbers[0] + numbers[2]), numbers[1]),
-        "sum_of_parts": numbers[0] + numbers[1],
-        "method": INCLUSION_EXCLUSION,
+        "either": describe_users(unite_sketches([a, b])),
+        "both": describe_estimate(found.both, min(users_a, users_b)),
+        "only_a": describe_estimate(found.only_a, users_a),
+        "only_b": describe_estimate(found.only_b, users_b),
+        "sum_of_parts": users_a + users_b,
+        "method": found.method,
         "note": NOTE,
     }
 
 
-def describe_difference(users: int, error: float, most: int) -> dict[str, Any]:
-    """A number of users that is a difference of estimates, with its standard error in users, which is at most that."""
-    users = min(max(users, 0), most)
+def describe_estimate(estimate: Estimate, most: int) -> dict[str, Any]:
+    """A number of users with its standard error in users; it is `most` at most."""
+    users = min(math.floor(estimate.users + 0.5), most)
     return {
         "unique_users": users,
-        "standard_error_at_most": round(error),
-        "low": max(0, round(users - 2 * error)),
-        "high": min(most, round(users + 2 * error)) if users or error else 0,
+        "standard_error": math.ceil(estimate.error),
+        "low": max(0, math.floor(users - 2 * estimate.error)),
+        "high": min(most, math.ceil(users + 2 * estimate.error)),
     }
 
 
@@ -224,7 +225,8 @@ def answer_retention(
         users = cohort.sketch.estimate()
         later = []
         for other in united[index + 1 :]:
-            both = describe_overlap(cohort.sketch, other.sketch)["both"]
+            overlap = estimate_overlap(cohort.sketch, other.sketch)
+            both = describe_estimate(overlap.both, min(users, other.sketch.estimate()))
             shares = {
                 name: round(min(1.0, both[of] / users), 4) if users else None
                 for name, of in (("share", "unique_users"), ("low_share", "low"), ("high_share", "high"))
@@ -235,7 +237,6 @@ def answer_retention(
     return {
         "period": period,
         **describe_state(state, calendar, key),
-        "method": INCLUSION_EXCLUSION,
         "note": NOTE,
         "cohorts": cohorts,
     }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LIVE_MINUTES = 30
 # A window that begins later than that from now is of a wrong clock, and not what happens now.
 AHEAD_SECONDS = 300
+CATCH_UP_SECONDS = 3.0
 
 
 class Service:
@@ -40,6 +41,7 @@ class Service:
             from unique_users_service.topics import TopicReader
 
             self.topics = TopicReader(settings.kafka, self.store)
+        self._started_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tables", daemon=True)
         self._live: tuple[int, int, bytes] = (-1, -1, b"")
@@ -51,11 +53,20 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is something to answer from."""
-        return bool(self.state.series)
+        """Whether there is something to answer from, and no newer records are being read that an earlier run had."""
+        return bool(self.state.series) and self.is_caught_up
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether Kafka was read to its end once, or can't be; it is waited for CATCH_UP_SECONDS at most."""
+        topics = self.topics
+        if topics is None or topics.caught_up.is_set() or topics.is_away:
+            return True
+        return time.monotonic() - self._started_at > CATCH_UP_SECONDS
 
     def start(self) -> None:
         """Reads the tables, then follows them and Kafka."""
+        self._started_at = time.monotonic()
         self._thread.start()
 
     def close(self) -> None:

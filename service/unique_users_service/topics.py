@@ -31,8 +31,8 @@ BATCH = 2_000
 class TopicReader:
     """Brings new records into the store, on a thread of its own.
 
-    `problem`: why Kafka can't be read now, one line, or None; `caught_up` is set once all was read that was there at
-    the start; `rejected`: records that could not be united, by reason.
+    `problem`: why Kafka can't be read now, one line, or None; `is_away`: that was tried; `caught_up` is set once
+    all was read that was there at the start; `rejected`: records that could not be united, by reason.
     """
 
     def __init__(self, settings: KafkaSettings, store: Store) -> None:
@@ -43,6 +43,7 @@ class TopicReader:
         self.refresh_wanted = threading.Event()
         self.caught_up = threading.Event()
         self.problem: str | None = "Kafka was not asked yet"
+        self.is_away = False
         self.rejected: Counter[str] = Counter()
         self.taken = 0
         try:
@@ -69,7 +70,7 @@ class TopicReader:
                 if ends is None:
                     ends = self._assign()
                 self._take(self._consumer.consume(BATCH, 0.25), ends)
-                self.problem = None
+                self.problem, self.is_away = None, False
             except KafkaException as error:
                 self._say(describe_kafka(error.args[0]))
                 self._stop.wait(RETRY_SECONDS)
@@ -79,7 +80,7 @@ class TopicReader:
     def _say(self, problem: str) -> None:
         if self.problem != problem:
             log.warning("warning: Kafka: %s", problem)
-        self.problem = problem
+        self.problem, self.is_away = problem, True
 
     def _assign(self) -> dict[tuple[str, int], int]:
         """Starts where the tables end; returns the ends of the partitions that have unread records."""
