@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +13,7 @@ from fastapi import Request, Response
 
 from unique_users_service.errors import BusyError, UnavailableError
 from unique_users_service.sheets import write_sheet
+from unique_users_service.state import ANSWER_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,7 @@ Compute: TypeAlias = "Callable[[State], dict[str, Any]]"
 
 WORKERS = 4
 CACHED, CACHED_BYTES = 2_000, 32 << 20
+ANSWER_SECONDS = 20.0
 
 
 class Asker:
@@ -71,5 +74,6 @@ class Asker:
 
 def answer(compute: Compute, state: State, as_csv: bool) -> bytes:
     """The text of an answer."""
+    ANSWER_BY.set(time.monotonic() + ANSWER_SECONDS)
     found = compute(state)
     return (write_sheet(found) if as_csv else json.dumps(found, ensure_ascii=False, separators=(",", ":"))).encode()

@@ -6,8 +6,11 @@ Rows are kept by group and level in blocks of time. Blocks of minutes and hours 
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +55,10 @@ def span_of(level: str) -> int:
     return SPANS.get(level, WHOLE)
 
 
+# When the question that this thread answers must be answered, by the monotonic clock.
+ANSWER_BY: ContextVar[float] = ContextVar("ANSWER_BY", default=math.inf)
+
+
 class Pages:
     """Blocks of older minutes and hours, read when they are needed; the least recently used ones go first."""
 
@@ -76,13 +83,17 @@ class Pages:
                     self._bytes -= rows.nbytes
 
     def get(self, snapshot: Snapshot, key: Key, level: str, block: int) -> Rows:
-        """A block; raises UnavailableError where the table can't be read."""
+        """A block; raises UnavailableError where the table can't be read, or it is too late for the answer."""
         place = (key, level, block)
         with self._lock:
             version, rows = self._pages.get(place, (-1, NO_ROWS))
             if version >= self._changed.get((level, block), 0):
                 self._pages.move_to_end(place)
                 return rows
+        if time.monotonic() > ANSWER_BY.get():
+            raise UnavailableError(
+                "the answer takes too long: it needs many older minutes; ask for a shorter range, or for full hours"
+            )
         rows = read_block(snapshot, key, level, block)
         with self._lock:
             _, old = self._pages.pop(place, (0, None))

@@ -22,6 +22,7 @@ from unique_users_service.questions import (
     unite_range,
 )
 from unique_users_service.sketches import parse_sketches, serialize
+from unique_users_service.state import ANSWER_BY
 from unique_users_service.store import Budget, Store
 from unique_users_service.tables import Place
 
@@ -229,6 +230,16 @@ def test_what_memory_has_no_room_for_is_read_from_the_tables(autumn: Tables) -> 
     for _ in range(20):
         start = seconds("2016-10-24T00:00") + 60 * draw.randrange(10_000)
         assert_right(autumn, small, start, start + 60 * draw.randrange(1, 3_000))
+
+
+def test_an_answer_that_takes_too_long_is_none(autumn: Tables) -> None:
+    small = open_store(autumn, Budget(60_000)).state
+    token = ANSWER_BY.set(0.0)
+    try:
+        with pytest.raises(UnavailableError, match="takes too long"):
+            unite_range(small, TOTAL, (seconds("2016-10-25T00:07"), seconds("2016-10-25T00:21")))
+    finally:
+        ANSWER_BY.reset(token)
 
 
 def test_sketches_of_different_lg_k_give_one_of_the_smallest() -> None:

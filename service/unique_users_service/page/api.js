@@ -49,6 +49,12 @@ export async function ask(path, parameters) {
   return response.ok ? response.json() : refuse(response);
 }
 
+/** The answer as a file; throws a Refusal. */
+export async function download(url) {
+  const response = await fetch(url, { headers: headers(), cache: "no-store" });
+  return response.ok ? response.blob() : refuse(response);
+}
+
 /** Calls back with each answer of a stream until it ends; throws a Refusal. EventSource could not bring a token. */
 export async function follow(path, take) {
   const response = await fetch(path, { headers: headers(), cache: "no-store" });

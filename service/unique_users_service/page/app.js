@@ -1,6 +1,6 @@
 // The page: what happens now, and answers to what is asked.
 
-import { address, ask, follow, Refusal, token } from "./api.js";
+import { address, ask, download, follow, Refusal, token } from "./api.js";
 import { draw, redraw } from "./charts.js";
 import { between, byId, clock, inputTime, make, number, percent, seconds, setTable, setText } from "./show.js";
 
@@ -341,6 +341,13 @@ document.querySelector(".quick").addEventListener("click", async (event) => {
   showRange();
 });
 byId("period").addEventListener("change", () => showRange());
+byId("series-csv").addEventListener("click", async (event) => {
+  if (!token.read()) return; // a plain link will do
+  event.preventDefault();
+  const url = URL.createObjectURL(await attempt(() => download(event.target.href)));
+  Object.assign(document.createElement("a"), { href: url, download: "unique-users.csv" }).click();
+  URL.revokeObjectURL(url);
+});
 byId("retention-period").addEventListener("change", () => showRetention());
 byId("breakdown-by").addEventListener("change", () => showBreakdown());
 byId("accounting-table").addEventListener("click", (event) => {
