@@ -39,7 +39,8 @@ def make_record(minute: Minute, **fields: Any) -> bytes:
         "events": len(minute.users),
         "final": minute.final,
         "revision": minute.revision,
-        "sketch": base64.encodebytes(minute.sketch).decode(),  # in lines, as Spark writes it
+        # In lines, as Spark writes it.
+        "sketch": base64.encodebytes(minute.sketch).decode().replace("\n", "\r\n"),
     }
     if minute.group[0]:
         record |= {"group": json.loads(minute.group[0]), "other": minute.group[1]}
