@@ -116,7 +116,18 @@ def run_live(rate: float, port: int, seconds: float | None) -> None:
         tables = ["--minutes-table", f"{folder}/minutes", "--rollups-table", f"{folder}/rollups"]
         submit = [str(BIN / "spark-submit"), "--conf", "spark.ui.enabled=false"]
         job = ["jobs/unique_users.py", "--bootstrap-servers", servers, "--sketch", "--output-mode", "update"]
-        job += ["--rejects-topic", "rejects", "--metrics-port", str(metrics), "--trigger", "500 milliseconds"]
+        job += [
+            "--by",
+            "type",
+            "--max-groups",
+            "8",
+            "--rejects-topic",
+            "rejects",
+            "--metrics-port",
+            str(metrics),
+            "--trigger",
+            "500 milliseconds",
+        ]
         start("unique_users", [*submit, *job, "--checkpoint-location", f"{folder}/checkpoint-out"])
         rollups = ["jobs/rollup_users.py", "--bootstrap-servers", servers, *tables, "--trigger", "5 seconds"]
         start("rollup_users", [*submit, *rollups, "--checkpoint-location", f"{folder}/checkpoint-rollups"])

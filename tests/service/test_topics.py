@@ -40,7 +40,7 @@ def make_record(minute: Minute, **fields: Any) -> bytes:
         "final": minute.final,
         "revision": minute.revision,
         # In lines, as Spark writes it.
-        "sketch": base64.encodebytes(minute.sketch).decode().replace("\n", "\r\n"),
+        "sketch": base64.encodebytes(minute.sketch).decode().rstrip().replace("\n", "\r\n"),
     }
     if minute.group[0]:
         record |= {"group": json.loads(minute.group[0]), "other": minute.group[1]}
