@@ -93,8 +93,9 @@ def load_lines(
             except BufferError:
                 producer.poll(0.1)
         count += 1
-        if rate and count > rate * (time.monotonic() - started):
-            producer.poll(max(0.0, count / rate - (time.monotonic() - started)))
+        # A delivery ends the wait early, so it goes on until it is time.
+        while rate and (ahead := count / rate - (time.monotonic() - started)) > 0:
+            producer.poll(ahead)
         if count % 1_000 == 0 or rate:
             producer.poll(0)
             now = time.monotonic()

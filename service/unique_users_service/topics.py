@@ -143,7 +143,9 @@ def describe_kafka(error: Any) -> str:
     return str(error.str()) if isinstance(error, KafkaError) else str(error)
 
 
-def read_rejects(settings: KafkaSettings, reason: str | None, limit: int, scanned: int = 2_000) -> list[dict[str, Any]]:
+def read_rejects(
+    settings: KafkaSettings, reason: str | None, limit: int, scanned: int = 10_000
+) -> list[dict[str, Any]]:
     """The newest rejected events, of one reason or of any, the newest first; the last `scanned` are looked through.
 
     Raises KafkaException where Kafka can't be read.

@@ -188,11 +188,11 @@ async function showBreakdown() {
   if ([...select.options].map((option) => option.value).join() !== names.join()) select.replaceChildren(...names.map((name) => make("option", name)));
   const found = await attempt(() => ask("v1/breakdown", { ...range(), by: select.value }));
   if (!found) return;
-  const most = Math.max(1, ...found.parts.map((part) => part.unique_users));
+  const most = Math.max(1, ...found.parts.filter((part) => !part.other).map((part) => part.unique_users));
   const name = (part) => (part.other ? "all others" : Object.values(part.group).map((value) => value ?? "none").join(", "));
   const bar = (part) => {
     const drawn = make("span", "", { class: "bar", "aria-hidden": "true" });
-    drawn.style.width = `${(9 * part.unique_users) / most}rem`;
+    drawn.style.width = `${9 * Math.min(1, part.unique_users / most)}rem`;
     return drawn;
   };
   const rows = found.parts.map((part) => [name(part), number(part.unique_users), between(part), number(part.events), bar(part)]);
