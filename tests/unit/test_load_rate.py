@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import load_events
-import pytest
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class EagerProducer:
