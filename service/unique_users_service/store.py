@@ -93,10 +93,12 @@ class Store:
             try:
                 self._refresh()
                 self.problem = None
-            except TableError as error:
+            except Exception as error:  # whatever a table holds, the last state stays and the next look may be better
+                if not isinstance(error, TableError):
+                    log.exception("the tables can't be taken over")
                 if self.problem != str(error):
                     log.log(self._log_level, "warning: %s", error)
-                self.problem = str(error)
+                self.problem = str(error) if isinstance(error, TableError) else f"{type(error).__name__}: {error}"
             if self.problem is None or self.state is not before:
                 self.refreshed_at = time.time()
             if self.state is before:
@@ -107,7 +109,7 @@ class Store:
     def add_records(self, records: Iterable[tuple[Key, Rows]]) -> bool:
         """Takes windows from Kafka; returns whether they changed anything."""
         with self._lock:
-            draft = Draft(self.state, self._derived)
+            draft = Draft(self.state, set(self._derived))
             changed = False
             for key, rows in records:
                 for index in range(len(rows)):
@@ -120,6 +122,7 @@ class Store:
             for place in sorted(self._records, key=lambda place: place[1])[: max(0, len(self._records) - MOST_RECORDS)]:
                 del self._records[place]
             if changed:
+                self._derived = draft.derived
                 self._replace(draft.finish())
             return changed
 
@@ -221,14 +224,13 @@ class Store:
             loaded["minute"] = load_newest(draft, minutes, "minute", self._budget.minutes)
         pages = Pages(self._budget.pages)
         state = replace(draft.finish(), loaded_from=loaded, snapshots=(minutes, rollups), pages=pages)
-        self._derived = set()
-        draft = Draft(state, self._derived)
+        draft = Draft(state, set())
         for key in list(state.series):
             draft.check(key)
         for (key, start), row in self._records.items():
             if len(draft.add_minutes(key, row)):
                 draft.renew(key, [start])
-        self.state = replace(draft.finish(), number=self.state.number + 1)
+        self.state, self._derived = replace(draft.finish(), number=self.state.number + 1), draft.derived
         log.log(
             self._log_level,
             "read the tables in %.1f s: %s",
@@ -245,7 +247,7 @@ class Store:
     ) -> None:
         """Takes over the rows that are new since the last versions."""
         state = replace(self.state, snapshots=(minutes, rollups))
-        draft = Draft(state, self._derived)
+        draft, read = Draft(state, set(self._derived)), {}
         if minutes and new_minutes:
             where = inside("window_start", new_minutes)
             span = SPANS["minute"]
@@ -254,10 +256,9 @@ class Store:
                     state.pages.drop("minute", block, minutes.version)
             if state.loaded_from["minute"] > ALWAYS:
                 where += f" AND {inside('window_start', [(state.loaded_from['minute'], FAR)])}"
-            for key, rows in read_minutes(minutes, where).items():
-                starts = draft.add_minutes(key, rows)
-                draft.renew(key, starts.tolist())
-                self._forget_records(key, rows)
+            read = read_minutes(minutes, where)
+            for key, rows in read.items():
+                draft.renew(key, draft.add_minutes(key, rows).tolist())
         if rollups and new_periods:
             span = SPANS["hour"]
             for first, last in new_periods:
@@ -265,7 +266,9 @@ class Store:
                     state.pages.drop("hour", block, rollups.version)
             for (key, level), rows in read_periods(rollups, inside("period_start", new_periods)).items():
                 draft.add_periods(key, level, rows)
-        self.state = draft.finish()
+        self.state, self._derived = draft.finish(), draft.derived
+        for key, rows in read.items():
+            self._forget_records(key, rows)
 
     def _forget_records(self, key: Key, rows: Rows) -> None:
         """Forgets the records from Kafka that the table has by now, or newer ones."""

@@ -22,6 +22,7 @@ log = logging.getLogger("unique_users_service")
 
 ASK_SECONDS = 5.0
 RETRY_SECONDS = 5.0
+PARTITIONS_SECONDS = 60.0  # how often new partitions are looked for
 # Records are read from so long before the newest one that the tables have: those of other partitions may be older.
 MARGIN_SECONDS = 600
 WITHOUT_TABLES_SECONDS = 86_400
@@ -65,8 +66,12 @@ class TopicReader:
 
     def _run(self) -> None:
         ends: dict[tuple[str, int], int] | None = None
+        asked_at = time.monotonic()
         while not self._stop.is_set():
             try:
+                if ends is not None and time.monotonic() - asked_at > PARTITIONS_SECONDS:
+                    asked_at = time.monotonic()
+                    ends = ends if self._has_all_partitions() else None
                 if ends is None:
                     ends = self._assign()
                 self._take(self._consumer.consume(BATCH, 0.25), ends)
@@ -74,6 +79,9 @@ class TopicReader:
             except KafkaException as error:
                 self._say(describe_kafka(error.args[0]))
                 self._stop.wait(RETRY_SECONDS)
+            except Exception as error:  # whatever a record holds, the next ones are read
+                log.exception("records can't be taken over")
+                self._say(f"{type(error).__name__}: {error}")
             if ends is not None and not ends:
                 self.caught_up.set()
 
@@ -105,6 +113,16 @@ class TopicReader:
         self._consumer.assign(assigned)
         return ends
 
+    def _has_all_partitions(self) -> bool:
+        """Whether the topics have no partitions that are not read yet."""
+        assigned = {(place.topic, place.partition) for place in self._consumer.assignment()}
+        for topic in {topic for topic, _ in assigned}:
+            if len(self._consumer.list_topics(topic, ASK_SECONDS).topics[topic].partitions) > sum(
+                name == topic for name, _ in assigned
+            ):
+                return False
+        return True
+
     def _take(self, messages: list[Message], ends: dict[tuple[str, int], int]) -> None:
         state = self._store.state
         windows: list[Window] = []
@@ -134,6 +152,8 @@ class TopicReader:
 def make_consumer(settings: KafkaSettings) -> Consumer:
     """A client that belongs to no group and commits nothing."""
     defaults: dict[str, Any] = {"log_level": 0, "topic.metadata.refresh.interval.ms": 10_000}
+    # Records that retention has removed are in the tables.
+    defaults["auto.offset.reset"] = "earliest"
     fixed = {"group.id": "unique-users-service", "enable.auto.commit": False, "enable.partition.eof": True}
     return Consumer({**defaults, **settings.properties, **fixed}, logger=logging.getLogger("librdkafka"))
 

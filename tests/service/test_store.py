@@ -10,12 +10,15 @@ import numpy as np
 from deltalake import DeltaTable
 from service_tables import TOTAL, Minute, Tables, draw_minutes
 from test_questions import assert_right, open_store
+from unique_users_service import store as store_module
 from unique_users_service.questions import unite_range
 from unique_users_service.rows import Rows
 from unique_users_service.sketches import parse_sketches
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 FIRST = 1468242000  # 2016-07-11T13:00:00Z
 
@@ -151,6 +154,24 @@ def test_a_table_that_goes_away_leaves_the_last_answer_and_says_so(tmp_path: Pat
     (tmp_path / "gone").rename(tmp_path / "rollups")
     store.refresh()
     assert store.problem is None
+
+
+def test_a_table_that_can_not_be_taken_over_leaves_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = Tables(tmp_path)
+    tables.write(draw_minutes(FIRST, 100, 60))
+    store = open_store(tables)
+    before = store.state
+    tables.write([Minute(FIRST + 6_000, ["a"])])
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "read_minutes", lambda *_: 1 / 0)
+        assert not store.refresh()
+    assert store.state is before
+    assert store.problem == "ZeroDivisionError: division by zero"
+    assert store.refresh()
+    assert store.problem is None
+    assert_right(tables, store.state, FIRST, FIRST + 7_200)
 
 
 def test_minutes_alone_are_enough(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 from service_tables import TOTAL, Minute, Tables, draw_minutes
 from support import utc, wait_until
 from test_api import client_of, get, start_service
 from test_questions import assert_right
+from unique_users_service import topics
 from unique_users_service.calendar import Calendar
 from unique_users_service.records import Window, parse_window
 
@@ -146,13 +149,42 @@ def test_kafka_may_be_away_and_come_back(own_broker: KafkaBroker, tmp_path: Path
         assert service.topics.taken >= 1
 
 
+def test_new_partitions_are_found_and_a_strange_record_ends_nothing(
+    broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics, "PARTITIONS_SECONDS", 0.5)
+    tables = Tables(tmp_path)
+    tables.write(draw_minutes(FIRST, 60, 60))
+    out, rollups = new_topic("out"), new_topic("rollups")
+    with client_of(tables, *flags_of(broker, out, rollups)) as client:
+        service: Any = client.app.state.service  # type: ignore[attr-defined]
+        failed: list[tuple[Any, ...]] = []
+
+        def fail_once(*args: Any) -> Any:
+            if not failed:
+                failed.append(args)
+                raise RuntimeError("strange")
+            return parse_window(*args)
+
+        monkeypatch.setattr(topics, "parse_window", fail_once)
+        produce(broker, out, b"strange")
+        wait_until(lambda: bool(failed), always)
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        admin.create_partitions([NewPartitions(out, 2)])[out].result(30)
+        producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+        producer.produce(out, make_record(Minute(FIRST + 3_600, ["a"])), partition=1)
+        producer.flush()
+        wait_until(lambda: service.topics.taken == 1, always)
+        assert service.topics.problem is None
+
+
 def test_a_missing_topic_is_said(broker: KafkaBroker, tmp_path: Path) -> None:
     service = start_service(Tables(tmp_path), *flags_of(broker, "no-such-topic", "none-either"))
     service.start()
     try:
         assert service.topics is not None
-        topics = service.topics
-        wait_until(lambda: "no-such-topic" in (topics.problem or ""), always)
+        reader = service.topics
+        wait_until(lambda: "no-such-topic" in (reader.problem or ""), always)
     finally:
         service.close()
 
