@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.formats import follow_schemas
 from uniques.apps.pipeline import count_events, listen, make_results, read_events, validate_events, write_results
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
@@ -93,8 +94,11 @@ def stage_input(settings: CountSettings, records: DataFrame, accounting: Account
         stage(accept_events(validated), batch)
         validated.unpersist()
 
-    writer = observe_events(validate_events(records, settings.events)).writeStream.foreachBatch(stage_batch)
-    writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
+    def run() -> None:
+        writer = observe_events(validate_events(records, settings.events)).writeStream.foreachBatch(stage_batch)
+        writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
+        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)
+
     listener = ProgressListener(StagedBatches(accounting), bounded=True)
     with listen(records.sparkSession, settings, listener):
-        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)
+        follow_schemas(settings.events.format, run)
