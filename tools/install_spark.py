@@ -2,8 +2,8 @@
 
 `make install` calls it after pip. It needs no network when the jars are there already. It
 
-- downloads the packages of `conf/packages.txt` (Kafka connector, Delta, Avro) and the embedded Kafka with the Ivy that ships
-  inside PySpark, and compares every jar with its SHA-256 in `conf/jars.lock` before it installs the first one;
+- downloads the packages of `conf/packages.txt` (Kafka connector, Delta, Avro) and the embedded Kafka with the Ivy that
+  ships inside PySpark, and compares every jar with its SHA-256 in `conf/jars.lock` before it installs the first one;
 - copies the connector jars to `pyspark/jars`, and Kafka's to the cache folder;
 - links `conf/` into the installed Spark, so that a bare `spark-submit` reads it;
 - makes `.venv/bin/spark-submit` find its own Spark and Python without an activated environment.

@@ -16,12 +16,3 @@ class UsageError(JobError):
     """A setting is wrong; starting again with the same settings will not help."""
 
     status = EXIT_USAGE
-
-
-class NewSchemaError(JobError):
-    """A query met the id of a schema, `schema_id`, that it was not told; its batch is to be done again."""
-
-    def __init__(self, schema_id: int) -> None:
-        """The message is for a query that nobody starts again."""
-        super().__init__(f"the query failed: it met schema id {schema_id}, which was not asked for")
-        self.schema_id = schema_id

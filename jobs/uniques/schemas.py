@@ -14,14 +14,12 @@ import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
 from uniques.core.formats import Schema
 from uniques.errors import UsageError
-from uniques.jvm import first_lines, gateway_of, make_list, send_class
+from uniques.jvm import JAVA_ERRORS, first_lines, gateway_of, make_list, send_class
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -56,7 +54,7 @@ def make_decoder(spark: SparkSession, kind: str, schema: Schema, message: str = 
             decode = make_protobuf_decoder(spark, gateway.jvm, schema, message)
         # Spark says here what it has against a schema, such as one that contains itself.
         spark.sql("SELECT CAST(NULL AS BINARY) AS value").select(decode(F.col("value"))).schema  # noqa: B018
-    except (Py4JError, PySparkException, TypeError, ValueError) as error:
+    except (*JAVA_ERRORS, ValueError) as error:
         raise UsageError(f"the schema can't be used for --format {kind}: {describe(error)}") from error
     return decode
 
@@ -109,6 +107,32 @@ def make_protobuf_decoder(spark: SparkSession, jvm: Any, schema: Schema, message
     names = make_list(jvm, [name for name, _ in schema.files])
     function = register(spark, jvm.uniques.ProtobufDecoder.create(names, make_list(jvm, files), message))
     return lambda payload: F.call_function(function, payload)
+
+
+class SchemaNotes:
+    """Tells the driver which ids of schemas a query met that it was not told; see `formats.decode_framed`."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        """Raises UsageError, one line, where Spark takes no Java function."""
+        gateway = gateway_of(spark)
+        if gateway is None:
+            raise UsageError("--schema-registry needs a classic Spark driver: Spark Connect takes no Java function")
+        try:
+            send_class(spark, gateway.jvm, "SchemaNotes.java")
+            self._met = spark._jsc.sc().collectionAccumulator("schema ids")
+            self._function = register(spark, gateway.jvm.uniques.SchemaNotes.create(self._met))
+        except JAVA_ERRORS as error:
+            raise UsageError(f"--schema-registry: this Spark takes no Java function: {first_lines(error)}") from error
+
+    def note(self, schema_id: Column) -> Column:
+        """For `formats.decode_framed`."""
+        return F.call_function(self._function, schema_id)
+
+    def take(self) -> set[int]:
+        """The ids that tasks which are done have met since this was asked before."""
+        found = {int(schema_id) for schema_id in self._met.value()}
+        self._met.reset()
+        return found
 
 
 def register(spark: SparkSession, function: Any) -> str:

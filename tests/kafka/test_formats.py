@@ -93,7 +93,7 @@ def list_events(count: int = 300) -> list[tuple[int, str]]:
 def send(broker: KafkaBroker, topic: str, values: Sequence[tuple[int, bytes | None]]) -> None:
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     for ts, value in values:
-        producer.produce(topic, value, timestamp=ts * 1000)  # type: ignore[arg-type]
+        producer.produce(topic, value, timestamp=ts * 1000)
     assert producer.flush(30) == 0
 
 

@@ -15,7 +15,7 @@ from schemas import avro, descriptor_set, framed, message, proto_class, proto_fi
 from uniques.core.events import parse_events
 from uniques.core.formats import Schema, decode_framed, decode_values, restore_values, strip_frames
 from uniques.errors import UsageError
-from uniques.schemas import make_decoder, read_schema_file
+from uniques.schemas import SchemaNotes, make_decoder, read_schema_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -245,7 +245,7 @@ def test_the_wire_format_says_which_schema_and_which_message(spark: SparkSession
         b"",
         None,
     ]
-    rows = decode_framed(frame_of(spark, values), {1: small, 2: shop}, {3}, True).orderBy("i").collect()
+    rows = decode_framed(frame_of(spark, values), {1: small, 2: shop}, {3}).orderBy("i").collect()
     assert [row.unreadable or (row.value and json.loads(row.value)) for row in rows] == [
         {"uid": "a", "n": 1},
         FULL,
@@ -265,11 +265,13 @@ def test_the_wire_format_says_which_schema_and_which_message(spark: SparkSession
     ]
 
 
-def test_an_id_that_nobody_told_ends_the_query_unless_nobody_may_ask(spark: SparkSession) -> None:
-    records = frame_of(spark, [framed(17, b"x")])
-    with pytest.raises(Exception, match="uniques met schema id 17"):
-        decode_framed(records, {}, (), True).collect()
-    assert decode_framed(records, {}, (), False).collect()[0].unreadable == "unknown_schema"
+def test_ids_that_nobody_told_are_noted_and_rejected(spark: SparkSession) -> None:
+    notes = SchemaNotes(spark)
+    values = [framed(number, b"x") for number in (17, 18, 17, 3, 0, 2**31)]
+    rows = decode_framed(frame_of(spark, values), {}, {3}, notes.note).collect()
+    assert {row.unreadable for row in rows} == {"unknown_schema"}
+    assert notes.take() == {17, 18}
+    assert notes.take() == set()
 
 
 def test_the_rows_get_their_bytes_back_and_their_reasons(spark: SparkSession) -> None:

@@ -1,7 +1,7 @@
 """What the values of records are: reads them with the schema of a file, or with those of a registry.
 
-A query is told the schemas of all ids that are known. One that meets another id fails, with its batch undone;
-`follow_schemas` asks the registry for that id and starts the query again, which does the same batch again.
+A query is told the schemas of all ids that are known. `SchemaGuard` holds back a batch that met other ids, with nothing
+done, and stops the query; `follow_schemas` asks the registry for them, and starts the query again with the same batch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from uniques.core.formats import decode_framed, decode_values, strip_frames
-from uniques.errors import NewSchemaError, UsageError
+from uniques.errors import UsageError
 from uniques.kafka.registry import SchemaRegistry
-from uniques.schemas import make_decoder, read_schema_file
+from uniques.schemas import SchemaNotes, make_decoder, read_schema_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from uniques.apps.format_settings import FormatSettings
+    from uniques.runtime.gate import BatchGate
 
 log = logging.getLogger("uniques")
 
@@ -50,7 +51,8 @@ def read_format(records: DataFrame, settings: FormatSettings) -> DataFrame:
             if schema_id not in registry.unusable:
                 registry.unusable.add(schema_id)
                 log.warning("warning: schema id %s: %s; its records are rejected as unknown_schema", schema_id, error)
-    return decode_framed(records, decoders, registry.absent | registry.unusable, registry.asks)
+    note = open_notes(spark).note if registry.asks else None
+    return decode_framed(records, decoders, registry.absent | registry.unusable, note)
 
 
 @lru_cache
@@ -80,15 +82,65 @@ def prepare_format(spark: SparkSession, settings: FormatSettings, topics: Iterab
     log.info("schema ids that the registry names for the topic: %s", known)
 
 
+@lru_cache
+def open_notes(spark: SparkSession) -> SchemaNotes:
+    """Where the queries of a session note the ids that they were not told."""
+    return SchemaNotes(spark)
+
+
+class SchemaGuard:
+    """Holds back batches of a query that meet ids of schemas which it was not told."""
+
+    def __init__(self, spark: SparkSession, settings: FormatSettings) -> None:
+        """Does nothing where values have no ids, or need no schema."""
+        self._is_on = settings.name != "json" and settings.registry is not None
+        self._settings = settings
+        self._notes = open_notes(spark) if self._is_on else None
+
+    def check(self, gate: BatchGate, frame: DataFrame | None = None) -> None:
+        """Call it in a batch once it is read, or with its `frame`, which is persisted and is read here.
+
+        When it met new ids, stops the query and raises InterruptedBatchError.
+        """
+        if self._notes is None:
+            return
+        if frame is not None:
+            frame.count()
+        met = self._notes.take()
+        if met:
+            open_registry(self._settings).met |= met
+            gate.close()
+            gate.enter()
+
+    def wrap(self, take: Callable[[DataFrame, int], None], gate: BatchGate) -> Callable[[DataFrame, int], None]:
+        """A function for `foreachBatch` that hands to `take` only batches without new ids."""
+        if not self._is_on:
+            return take
+
+        def guarded(frame: DataFrame, batch: int) -> None:
+            frame.persist()
+            try:
+                self.check(gate, frame)
+                take(frame, batch)
+            finally:
+                frame.unpersist()
+
+        return guarded
+
+
 def follow_schemas(settings: FormatSettings, run: Callable[[], None]) -> None:
-    """Runs a query; when it meets the id of a schema that it was not told, looks it up and runs the query again.
+    """Runs a query, and again while it was stopped because of new ids, once these are looked up.
 
     Raises JobError, one line, when the registry does not answer: nothing of the batch is done, and the next start does
     it again.
     """
     while True:
-        try:
-            return run()
-        except NewSchemaError as met:
-            log.info("schema id %s is new: asking the registry, and starting the query again", met.schema_id)
-            open_registry(settings).look_up(met.schema_id)
+        run()
+        if settings.registry is None or settings.name == "json":
+            return
+        registry = open_registry(settings)
+        if not registry.met:
+            return
+        ids = ", ".join(str(schema_id) for schema_id in sorted(registry.met))
+        log.info("new schema ids: %s; asking the registry, then the batch is done again", ids)
+        registry.look_up_met()

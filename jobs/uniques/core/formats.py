@@ -23,8 +23,6 @@ Decode: TypeAlias = Callable[[Column], Column]
 MAGIC = b"\x00"
 HEAD_BYTES = 5  # the magic byte, and the id of the schema: 4 bytes, the highest first
 MAX_ID = 2**31 - 1
-# How a query ends that met an id nobody told it about; the id follows.
-MET = "uniques met schema id "
 
 
 class Schema(NamedTuple):
@@ -43,11 +41,13 @@ def decode_values(records: DataFrame, decode: Decode) -> DataFrame:
     return kept.withColumn("unreadable", F.when(is_bad, "bad_bytes"))
 
 
-def decode_framed(records: DataFrame, decoders: Mapping[int, Decode], absent: Collection[int], ask: bool) -> DataFrame:
+def decode_framed(
+    records: DataFrame, decoders: Mapping[int, Decode], absent: Collection[int], note: Decode | None = None
+) -> DataFrame:
     """Reads values in Confluent's wire format, each with the schema of its id; adds the same as `decode_values`.
 
-    `absent` are ids without a schema. A value with any other id ends the query with an error that MET begins, so that
-    nothing is lost, unless `ask` is false: then it is rejected.
+    `absent` are ids without a schema, whose values are rejected as `unknown_schema`. So are values of any other id,
+    and `note` is called with these: a function of a BIGINT column whose result, a STRING, is null.
     """
     value = F.col("record_value")
     is_framed = (F.length(value) >= HEAD_BYTES) & (F.substring(value, 1, 1) == F.lit(MAGIC))
@@ -57,9 +57,8 @@ def decode_framed(records: DataFrame, decoders: Mapping[int, Decode], absent: Co
     text = F.when(found.isNull(), None)
     for number, decode in decoders.items():
         text = text.when(found == number, decode(payload))
-    if ask:
-        can_be = found.between(1, MAX_ID) & ~found.isin(list(absent))
-        text = text.when(can_be, F.raise_error(F.concat(F.lit(MET), found.cast("string"))).cast("string"))
+    if note is not None:
+        text = text.when(found.between(1, MAX_ID) & ~found.isin(list(absent)), note(found))
     kept = kept.withColumn("value", text)
     reason = (
         F.when(value.isNull() | F.col("value").isNotNull(), None)

@@ -21,14 +21,14 @@ ANSWER_SECONDS = 10
 RETRIES = 2
 # Of a subject so many versions are asked for at the start; older ones when a record has their id.
 NEWEST_VERSIONS = 20
-# Damaged bytes may hold any id. The query begins again for each new one, so a run asks for so many in vain at most.
-MAX_ABSENT = 20
+# Damaged bytes may hold any id. A batch with new ones is done again, so a run asks for so many in vain at most.
+MAX_ABSENT = 100
 
 
 class SchemaRegistry:
     """What a registry has said: `known`, id -> schema, and `absent`, the ids that it has no schema of `kind` for.
 
-    Whoever finds that a schema can't be used adds its id to `unusable`.
+    Others add to `unusable` the ids of schemas that can't be used, and to `met` those that are to be looked up.
     """
 
     def __init__(self, address: RegistryAddress, kind: str) -> None:
@@ -39,11 +39,18 @@ class SchemaRegistry:
         self.known: dict[int, Schema] = {}
         self.absent: set[int] = set()
         self.unusable: set[int] = set()
+        self.met: set[int] = set()
 
     @property
     def asks(self) -> bool:
-        """Whether a record with a new id is worth another start of the query."""
+        """Whether a new id is worth doing a batch again."""
         return len(self.absent) < MAX_ABSENT
+
+    def look_up_met(self) -> None:
+        """Looks up the ids in `met`, as `look_up` does."""
+        while self.met:
+            self.look_up(min(self.met))
+            self.met.remove(min(self.met))
 
     def look_up(self, schema_id: int) -> Schema | None:
         """The schema of an id, None when the registry has none of this kind.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from uniques.core.formats import MET
-from uniques.errors import JobError, NewSchemaError
+from uniques.errors import JobError
 from uniques.kafka.errors import find_kafka_error
 
 if TYPE_CHECKING:
@@ -51,9 +50,6 @@ def one_line_errors() -> Iterator[None]:
 
 def explain_failure(message: str) -> JobError:
     """The error for a failed query, one line: a known cause and what to do, or else Spark's first line."""
-    met = re.search(rf"{MET}(\d+)", message)
-    if met:
-        return NewSchemaError(int(met[1]))
     kafka = find_kafka_error(message)
     if kafka:
         return type(kafka)(f"the query failed: {kafka}")
