@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer
 from schemas import avro, descriptor_set, framed, message, proto_class, proto_file, serve_registry, zigzag
-from support import read_headers, read_messages, read_records, utc, wait_until
+from support import read_headers, read_messages, read_records, submit, utc, wait_until
 from uniques.errors import JobError
 
 if TYPE_CHECKING:
@@ -228,6 +228,54 @@ def test_an_id_that_comes_while_the_job_runs_loses_no_event(
     assert told["rejected_by_reason"] == {"unknown_schema": 1}
     asked = sorted(request.partition("?")[0] for request in registry.requests)
     assert asked == [*(f"/schemas/ids/{number}" for number in (1, 2, 3)), f"/subjects/{source}-value/versions"]
+
+
+@pytest.mark.parametrize("mode", ["--trigger=available-now", "--backfill"])
+def test_a_batch_that_is_done_again_rejects_nothing_that_counts(
+    job: InProcess,
+    broker: KafkaBroker,
+    new_topic: Callable[..., str],
+    tmp_path: Path,
+    registry: Registry,
+    mode: str,
+) -> None:
+    source, sink, rejects = new_topic("in"), new_topic("out"), new_topic("rejects")
+    registry.add(1, "shop.Event", FIRST)
+    registry.add(2, "shop.Event", SECOND)
+    sent, values = Sent(), []
+    for at, (ts, user) in enumerate(list_events()):
+        sent.count(ts, user)
+        schema = SECOND if at % 2 else FIRST
+        values.append((ts, framed(1 + at % 2, write_avro(schema, ts, user))))
+    sent.rejected += [("unknown_schema", framed(3, b"x")), ("unknown_schema", framed(4, b"y"))]
+    send(broker, source, [*values, *((START, value) for _, value in sent.rejected)])
+    summary = tmp_path / "summary.json"
+    job.run(
+        *["--format", "avro", "--schema-registry", registry.url, *SHAPE, mode, "--input-topic", source],
+        *["--output-topic", sink, "--rejects-topic", rejects, "--summary", str(summary)],
+        *["--checkpoint-location", str(tmp_path / "checkpoint")],
+    )
+    assert read_windows(broker, sink) == sent.windows()
+    assert sorted(read_rejects(broker, rejects)) == sorted(sent.rejected)
+    told = json.loads(summary.read_text())
+    assert (told["read"], told["counted"], told["exact"]) == (302, 300, True)
+
+
+@pytest.mark.slow
+def test_a_new_id_is_one_line_in_the_log(
+    broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, registry: Registry
+) -> None:
+    source, sink = new_topic("in"), new_topic("out")
+    registry.add(1, "shop.Event", FIRST)
+    send(broker, source, [(ts, framed(1, write_avro(FIRST, ts, user))) for ts, user in list_events()])
+    flags = ["--format", "avro", "--schema-registry", registry.url, *SHAPE, "--trigger", "available-now"]
+    flags += ["--input-topic", source, "--output-topic", sink, "--checkpoint-location", str(tmp_path / "checkpoint")]
+    with submit(broker, tmp_path, *flags) as process:
+        said = process.communicate()[1]
+    lines = [line for line in said.splitlines() if "incubator" not in line]
+    assert process.returncode == 0
+    assert [line for line in lines if " unique_users: " not in line] == []
+    assert sum("new schema ids: 1; asking the registry" in line for line in lines) == 1
 
 
 def test_a_registry_that_is_away(

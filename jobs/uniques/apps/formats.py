@@ -109,6 +109,8 @@ class SchemaGuard:
         met = self._notes.take()
         if met:
             open_registry(self._settings).met |= met
+            if frame is not None:
+                frame.unpersist()  # before the query is stopped: then Spark can't be asked any more
             gate.close()
             gate.enter()
 
@@ -119,11 +121,9 @@ class SchemaGuard:
 
         def guarded(frame: DataFrame, batch: int) -> None:
             frame.persist()
-            try:
-                self.check(gate, frame)
-                take(frame, batch)
-            finally:
-                frame.unpersist()
+            self.check(gate, frame)
+            take(frame, batch)
+            frame.unpersist()
 
         return guarded
 
