@@ -52,6 +52,7 @@ VALUE = {
     "ratio": float("nan"),
     "price": Decimal("1.50"),
 }
+LIST = {"type": "record", "name": "List", "fields": [{"name": "next", "type": ["null", "List"]}]}
 SMALL = {"type": "record", "name": "Small", "fields": [{"name": "uid", "type": "string"}, {"name": "n", "type": "int"}]}
 
 
@@ -312,6 +313,7 @@ def test_values_of_any_bytes_end_no_query(spark: SparkSession) -> None:
     [
         ("avro", avro_schema("string"), "", "it is of type string, and an event is a record"),
         ("avro", Schema((("", "{"),)), "", "the schema can't be used for --format avro: "),
+        ("avro", avro_schema(LIST), "", "the schema can't be used for --format avro: "),
         ("protobuf", read_schema_file("protobuf", descriptor_set(PRODUCT)), "shop.Event", "there is no such message"),
         ("protobuf", Schema((("x", "message X {}"),)), "", "the registry gives no serialized descriptors"),
     ],

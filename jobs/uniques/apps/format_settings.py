@@ -44,15 +44,15 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
         type=registry_url,
         metavar="URL",
         help="values are in Confluent's wire format, each with the id of its schema in this registry; its user and "
-        "certificates stand in --kafka-config, as schema.registry.*; needs confluent-kafka[schemaregistry] "
+        "certificates stand in --kafka-config, as schema.registry.*; needs Confluent's Python client "
         "(default: none)",
     )
     formats.add_argument(
         "--schema",
         type=Path,
         metavar="FILE",
-        help="the one schema of all values: an Avro schema, or descriptors from protoc --include_imports "
-        "--descriptor_set_out=FILE (default: none)",
+        help="the one schema of all values: an Avro schema, or a set of Protobuf descriptors that protoc wrote "
+        "(default: none)",
     )
     formats.add_argument(
         "--message",
