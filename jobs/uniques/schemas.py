@@ -78,23 +78,18 @@ def make_avro_decoder(spark: SparkSession, jvm: Any, schema: Schema) -> Decode:
     if parsed.getType().getName() != "record":
         raise ValueError(f"it is of type {parsed.getType().getName()}, and an event is a record")
     text = parsed.toString()
-    event = {"name": "event", "type": json.loads(text)}
-    # In the schema that is asked for there is a field more, with a default: it is null where nothing could be read.
-    wanted = frame_schema(event, {"name": "is_read", "type": "boolean", "default": True})
-    options = {"mode": "PERMISSIVE", "avroSchema": wanted, "enableStableIdentifiersForUnionType": "true"}
+    # A record of a single field has the bytes of that field. Of bytes that can't be read Spark makes a record of nulls,
+    # which so is none of the event's.
+    framed = {"type": "record", "name": "uniques_framed", "fields": [{"name": "event", "type": json.loads(text)}]}
+    options = {"mode": "PERMISSIVE", "enableStableIdentifiersForUnionType": "true"}
     send_class(spark, jvm, "AvroCheck.java")
     check = register(spark, jvm.uniques.AvroCheck.create(text))
 
     def decode(payload: Column) -> Column:
-        read = from_avro(F.when(F.call_function(check, payload), payload), frame_schema(event), options)
-        return F.when(read["is_read"], F.to_json(read["event"], TO_JSON))
+        read = from_avro(F.when(F.call_function(check, payload), payload), json.dumps(framed), options)
+        return F.to_json(read["event"], TO_JSON)
 
     return decode
-
-
-def frame_schema(*fields: dict[str, Any]) -> str:
-    """An Avro record of these fields: one of a single field has the bytes of that field."""
-    return json.dumps({"type": "record", "name": "uniques_framed", "fields": fields})
 
 
 def make_protobuf_decoder(spark: SparkSession, jvm: Any, schema: Schema, message: str) -> Decode:
