@@ -124,6 +124,9 @@ def test_only_so_many_ids_are_asked_for_in_vain(caplog: pytest.LogCaptureFixture
         assert registry.look_up(MAX_ABSENT) is None
         assert not registry.asks
         assert len(server.requests) == MAX_ABSENT
+        server.add(MAX_ABSENT, "in-value", EVENT)
+        registry.forget()  # as a job that starts does
+        assert registry.look_up(MAX_ABSENT) is not None
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def prepare_format(spark: SparkSession, settings: FormatSettings, topics: Iterab
         make_decoder(spark, settings.name, schema, settings.message or "")
         return
     registry = open_registry(settings)
+    registry.forget()
     for topic in topics:
         registry.look_up_subject(f"{topic}-value")
     known = ", ".join(str(schema_id) for schema_id in sorted(registry.known)) or "none yet"

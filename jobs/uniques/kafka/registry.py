@@ -41,6 +41,12 @@ class SchemaRegistry:
         self.unusable: set[int] = set()
         self.met: set[int] = set()
 
+    def forget(self) -> None:
+        """Forgets what may change: which ids it has no schema for. Schemas do not change."""
+        self.absent.clear()
+        self.unusable.clear()
+        self.met.clear()
+
     @property
     def asks(self) -> bool:
         """Whether a new id is worth doing a batch again."""
