@@ -171,7 +171,7 @@ $(RELEASE): $(INSTALLED)
 
 pins: $(RELEASE) ## write the hashes of all packages: requirements-dev.txt, docker/requirements*.txt, conf/jars.lock
 	@$(PINS) --universal --python-version 3.10 --extra dev --output-file requirements-dev.txt
-	@$(PINS_IMAGE) --extra metrics --extra spark --output-file docker/requirements.txt
+	@$(PINS_IMAGE) --extra metrics --extra registry --extra spark --output-file docker/requirements.txt
 	@$(PINS_IMAGE) --extra tools --output-file docker/requirements-generator.txt
 	@$(PINS_IMAGE) --extra service --output-file docker/requirements-service.txt
 	@$(PY) tools/pin_jars.py

@@ -2,8 +2,8 @@
 
 `make install` calls it after pip. It needs no network when the jars are there already. It
 
-- downloads the packages of `conf/packages.txt` (Kafka connector, Delta) and the embedded Kafka with the Ivy that ships
-  inside PySpark, and compares every jar with its SHA-256 in `conf/jars.lock` before it installs the first one;
+- downloads the packages of `conf/packages.txt` (Kafka connector, Delta, Avro) and the embedded Kafka with the Ivy that
+  ships inside PySpark, and compares every jar with its SHA-256 in `conf/jars.lock` before it installs the first one;
 - copies the connector jars to `pyspark/jars`, and Kafka's to the cache folder;
 - links `conf/` into the installed Spark, so that a bare `spark-submit` reads it;
 - makes `.venv/bin/spark-submit` find its own Spark and Python without an activated environment.
@@ -141,7 +141,7 @@ def link_conf() -> None:
 
 def main() -> None:
     """Installs connectors, the embedded Kafka and settings, and prints what is new."""
-    parser = argparse.ArgumentParser(description="Install the Kafka connector, Delta and the embedded Kafka.")
+    parser = argparse.ArgumentParser(description="Install the Kafka connector, Delta, Avro and the embedded Kafka.")
     parser.add_argument(
         "--packages",
         nargs="+",
@@ -155,7 +155,7 @@ def main() -> None:
     if not args.connectors_only:
         print("install: getting the embedded Kafka", BROKER_PACKAGE, flush=True)
         fetch_jars([BROKER_PACKAGE, LOGGER_PACKAGE], BROKER_JARS)
-    print("install: getting the Kafka connector and Delta for Spark", pyspark.__version__, flush=True)
+    print("install: getting the Kafka connector, Delta and Avro for Spark", pyspark.__version__, flush=True)
     for name in install_connectors(args.packages or read_packages()):
         print("install:   +", name)
     if args.connectors_only:

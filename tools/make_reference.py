@@ -59,6 +59,10 @@ MORE = {
         "--max-offsets-per-trigger": "[Tuning](../guides/tuning.md)",
         "--backfill": "[History](../guides/history.md)",
         "--json-parser": "[Tuning](../guides/tuning.md#json-parser)",
+        "--format": "[Formats](../guides/formats.md)",
+        "--schema-registry": "[Formats](../guides/formats.md#a-schema-registry)",
+        "--schema": "[Formats](../guides/formats.md#a-schema-in-a-file)",
+        "--message": "[Formats](../guides/formats.md#a-schema-in-a-file)",
         "--start-time": "[Handover](../guides/history.md#handover-to-the-stream)",
         "--time-field": "[Paths](../guides/event-format.md#paths)",
         "--time-format": "[Times](../guides/event-format.md#times)",
@@ -99,6 +103,9 @@ MORE = {
 
 REASONS = {
     "tombstone": "the record has no value",
+    "unknown_schema": "the schema registry has no schema of its id for this `--format`, or one that can't be used",
+    "bad_bytes": "its bytes are not in `--format`: none of the schema, or without the id of a schema where "
+    "`--schema-registry` is given",
     "invalid_utf8": "it is no event and not UTF-8, or such bytes damage its user, or a field of `--where`",
     "not_an_object": "JSON, but an array, a string, a number, `true`, `false` or `null`",
     "not_json": "no JSON; or nested deeper than 1,000 levels, or with a number of more than 1,000 digits",
@@ -484,10 +491,10 @@ def describe_versions() -> str:
         if row and not row.startswith("#")
     ]
     support, jars = [], []
-    for spark, delta, kafka_jar, delta_jar in rows:
+    for spark, delta, kafka_jar, delta_jar, avro_jar in rows:
         stands_for, lacks = SPARK_VERSIONS[spark.rpartition(".")[0]]
         support.append((spark, delta, stands_for, lacks))
-        jars.append((spark, f"`{kafka_jar}`", f"`{delta_jar}`"))
+        jars.append((spark, f"`{kafka_jar}`", f"`{delta_jar}`", f"`{avro_jar}`"))
     support.append(("each, by Spark Connect", "", "a remote client", CONNECT_LACKS))
     own = "\n".join(read_packages())
     return (
@@ -495,7 +502,9 @@ def describe_versions() -> str:
         "of these versions of Spark, with its own Delta and connector.\n\n"
         + make_table(["Spark", "Delta", "stands for", "what it lacks"], support)
         + "\n## Jars\n\nWhat `--packages` has to name on a Spark that lacks them:\n\n"
-        + make_table(["Spark", "Kafka connector", "Delta, for rollup_users.py"], jars)
+        + make_table(["Spark", "Kafka connector", "Delta, for rollup_users.py", "Avro, for --format avro"], jars)
+        + "\n`--format protobuf` needs no jar: Spark has a copy of Protobuf. `--schema-registry` with Avro or Protobuf "
+        "needs `confluent-kafka[schemaregistry]` on the driver: [Formats](../guides/formats.md).\n"
         + f"\n`make install` puts these in place (`conf/packages.txt`):\n\n```\n{own}\n```\n"
     )
 

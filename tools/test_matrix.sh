@@ -6,16 +6,16 @@ set -eu
 cd "$(dirname "$0")/.."
 grep -v '^#' conf/spark-versions.txt >"${TMPDIR:-/tmp}/spark-versions.$$"
 failed=
-while read -r spark delta kafka_jar delta_jar <&3; do
+while read -r spark delta kafka_jar delta_jar avro_jar <&3; do
     case " ${SPARK:-$spark} " in *" $spark "*) ;; *) continue ;; esac
     environment=.cache/spark-$spark
     python=$environment/bin/python
     if [ ! -e "$environment/.installed" ] || [ pyproject.toml -nt "$environment/.installed" ]; then
         echo "test-matrix: installing Spark $spark and Delta $delta in $environment"
         [ -x "$python" ] || "${PYTHON:-python3}" -m venv "$environment"
-        "$python" -m pip install --quiet --disable-pip-version-check --editable '.[bench,metrics,test,tools]' \
+        "$python" -m pip install --quiet --disable-pip-version-check --editable '.[bench,metrics,registry,test,tools]' \
             "pyspark==$spark" "delta-spark==$delta"
-        "$python" tools/install_spark.py --packages "$kafka_jar" "$delta_jar"
+        "$python" tools/install_spark.py --packages "$kafka_jar" "$delta_jar" "$avro_jar"
         touch "$environment/.installed"
     fi
     echo "test-matrix: Spark $spark, Delta $delta"

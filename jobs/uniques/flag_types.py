@@ -6,6 +6,7 @@ import argparse
 import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
 
 from uniques.core.fields import TIME_FORMATS, Field, parse_fields
 from uniques.errors import EXIT_USAGE
@@ -195,3 +196,15 @@ def listen_address(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535 or (":" in text and not host):
         raise refuse(text, "a port from 1 to 65535, or host:port; 0.0.0.0:port listens on every interface")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def registry_url(text: str) -> str:
+    """The address of a schema registry. A message never repeats it: it may hold a password."""
+    parts = urlsplit(text.strip())
+    if "@" in parts.netloc:
+        raise argparse.ArgumentTypeError(
+            "a user does not belong in the address: give schema.registry.basic.auth.user.info in --kafka-config"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("give an address such as https://registry:8081")
+    return text.strip().rstrip("/")

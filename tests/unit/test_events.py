@@ -49,9 +49,10 @@ def test_every_record_of_the_documentation_is_counted_as_it_says(spark: SparkSes
     found = validate(spark, [value for value, _ in table.values()])
     said = {what: reason or "counted" for what, (_, _, reason) in zip(table, found, strict=True)}
     assert said == {what: reason for what, (_, reason) in table.items()}
-    # Every reason that the value alone can give is shown.
+    # Every reason that the value alone can give is shown; those of other formats are not about JSON.
     given_reasons = {reason for _, reason in table.values()} - {"counted"}
-    assert given_reasons == set(REJECT_REASONS) - {"ts_in_future", "ts_too_old", "outside_range"}
+    others = {"ts_in_future", "ts_too_old", "outside_range", "unknown_schema", "bad_bytes"}
+    assert given_reasons == set(REJECT_REASONS) - others
 
 
 def test_the_documentation_explains_every_reason() -> None:

@@ -94,6 +94,12 @@ WRONG = [
     (["--metrics-port", "localhost"], "--metrics-port: 'localhost' is not allowed"),
     (["--counter", "hll"], "--counter: invalid choice: 'hll' (choose from"),
     (["--lg-k", "3"], "--lg-k: '3' is not allowed: give a whole number from 8 to 18"),
+    (["--format", "xml"], "--format: invalid choice: 'xml' (choose from"),
+    (["--schema-registry", "registry:8081"], "--schema-registry: give an address such as https://registry:8081"),
+    (
+        ["--schema-registry", "http://me:secret@registry"],
+        "--schema-registry: a user does not belong in the address: give schema.registry.basic.auth.user.info in",
+    ),
     (["--start-time", "yesterday"], "--start-time: 'yesterday' is not allowed: give a time such as 2016-07-11T13:39"),
     (["--end-time", "2016-07-11T13:39:00.5"], "--end-time: '2016-07-11T13:39:00.5' is not allowed"),
     (["--what"], "unrecognized arguments: --what"),
@@ -124,6 +130,32 @@ def test_a_wrong_value_gets_one_line_and_status_2(
         (
             ["--input", "x", "--time-format", "kafka"],
             "--time-format kafka is for a topic: the lines of --input have no arrival time",
+        ),
+        (["--format", "avro"], "--format avro needs a schema: give --schema-registry URL, or --schema FILE"),
+        (
+            ["--format", "avro", "--schema-registry", "http://r", "--schema", "x"],
+            "--schema-registry and --schema: give one of them, as values have an id of their schema or not",
+        ),
+        (["--schema", "x"], "--schema is for --format avro and protobuf: JSON needs no schema"),
+        (
+            ["--format", "protobuf", "--schema", "x"],
+            "--format protobuf with --schema needs --message NAME: a file may have several messages",
+        ),
+        (
+            ["--format", "avro", "--schema", "x", "--message", "M"],
+            "--message is for --format protobuf with --schema: elsewhere it is known",
+        ),
+        (
+            ["--format", "avro", "--schema", "nowhere.avsc"],
+            "--schema 'nowhere.avsc': the file can't be read (No such file or directory)",
+        ),
+        (
+            ["--format", "avro", "--schema", "x", "--input", "y"],
+            "--format avro is for a topic: the lines of --input are JSON",
+        ),
+        (
+            ["--schema-registry", "http://r", "--input", "y"],
+            "--schema-registry is for a topic: the lines of --input are JSON",
         ),
         (
             ["--time-format", "iso", "--ts-unit", "ms"],

@@ -126,14 +126,15 @@ def test_connector_coordinates_agree_everywhere() -> None:
     versions = (ROOT / "conf" / "spark-versions.txt").read_text().splitlines()
     rows = [row.split() for row in versions if not row.startswith("#")]
     pinned = dict(re.findall(r'"(pyspark|delta-spark)==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
-    kafka, delta = read_packages()
-    assert rows[0] == [pinned["pyspark"], pinned["delta-spark"], kafka, delta]
+    kafka, delta, avro = read_packages()
+    assert rows[0] == [pinned["pyspark"], pinned["delta-spark"], kafka, delta, avro]
     assert kafka in read_page("deploy/standalone.md")
     assert delta in read_page("deploy/standalone.md")
     assert delta in read_page("guides/rollups.md")
     assert pyspark.__version__ in {row[0] for row in rows}
-    for spark, delta_version, kafka_jar, delta_jar in rows:
+    for spark, delta_version, kafka_jar, delta_jar, avro_jar in rows:
         scala = "2.12" if spark.startswith("3.") else "2.13"
         assert kafka_jar == f"org.apache.spark:spark-sql-kafka-0-10_{scala}:{spark}"
+        assert avro_jar == f"org.apache.spark:spark-avro_{scala}:{spark}"
         assert f"_{scala}:" in delta_jar
         assert delta_jar.endswith(f":{delta_version}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.formats import SchemaGuard, follow_schemas
 from uniques.apps.pipeline import count_events, listen, make_results, read_events, validate_events, write_results
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
@@ -14,6 +15,7 @@ from uniques.kafka.records import make_reject_records
 from uniques.kafka.topics import write_topic_once
 from uniques.local_io import stream_lines
 from uniques.runtime.failures import one_line_errors
+from uniques.runtime.gate import BatchGate
 from uniques.runtime.listener import ProgressListener, Published, span_offsets
 from uniques.runtime.run import run_until_stopped
 from uniques.state.accounting import Accounting
@@ -86,15 +88,24 @@ def stage_input(settings: CountSettings, records: DataFrame, accounting: Account
     location, rejects_topic = settings.running.checkpoint_location, settings.output.rejects_topic
     stage = stage_events(location)
 
-    def stage_batch(validated: DataFrame, batch: int) -> None:
-        if rejects_topic:
-            validated.persist()  # so that it is read, parsed and observed once
-            write_topic_once(make_reject_records(reject_events(validated), rejects_topic), settings.cluster)
-        stage(accept_events(validated), batch)
-        validated.unpersist()
+    guard = SchemaGuard(records.sparkSession, settings.events.format)
 
-    writer = observe_events(validate_events(records, settings.events)).writeStream.foreachBatch(stage_batch)
-    writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
+    def run() -> None:
+        gate = BatchGate()
+
+        def stage_batch(validated: DataFrame, batch: int) -> None:
+            if rejects_topic:
+                validated.persist()  # so that it is read, parsed and observed once
+                guard.check(gate, validated)
+                write_topic_once(make_reject_records(reject_events(validated), rejects_topic), settings.cluster)
+            stage(accept_events(validated), batch)
+            guard.check(gate)  # a batch that is done again is staged in place of the one before
+            validated.unpersist()
+
+        writer = observe_events(validate_events(records, settings.events)).writeStream.foreachBatch(stage_batch)
+        writer = writer.queryName(QUERY_NAME).option("checkpointLocation", query_location(location))
+        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop, gate=gate)
+
     listener = ProgressListener(StagedBatches(accounting), bounded=True)
     with listen(records.sparkSession, settings, listener):
-        run_until_stopped(listener.start(writer.trigger(availableNow=True)), stop)
+        follow_schemas(settings.events.format, run)

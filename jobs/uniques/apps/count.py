@@ -10,6 +10,7 @@ from uniques.apps.backfill import run_backfill
 from uniques.apps.bounded import run_bounded
 from uniques.apps.count_flags import QUERY_NAME, make_parser
 from uniques.apps.count_settings import check_record_fields, make_settings
+from uniques.apps.formats import open_registry, prepare_format
 from uniques.apps.hints import explain_rejects
 from uniques.apps.pipeline import choose_decoder, find_shape, load_metrics
 from uniques.apps.shared_flags import cluster_of
@@ -58,7 +59,9 @@ def run(spark: SparkSession, settings: CountSettings, stop: StopSignal) -> None:
     check_record_fields(settings, find_shape(spark, settings.events))  # fails here rather than in the first batch
     if settings.events.json_parser == "bytes":
         choose_decoder(spark, settings.events)
-    accounting = run_mode(spark, settings, describe_topics(spark, settings), stop)
+    topics = describe_topics(spark, settings)
+    prepare_format(spark, settings.events.format, topics)
+    accounting = run_mode(spark, settings, topics, stop)
     summary = json.dumps(accounting.summary())
     log.info("summary: %s", summary)
     if settings.output.summary:
@@ -85,6 +88,8 @@ def check_packages(settings: CountSettings) -> None:
     """Raises UsageError, one line, when a setting needs a package that is not there."""
     if settings.running.metrics_address:
         load_metrics()
+    if settings.events.format.registry and settings.events.format.name != "json":
+        open_registry(settings.events.format)
 
 
 def describe_topics(spark: SparkSession, settings: CountSettings) -> dict[str, TopicDescription]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from uniques.apps.event_flags import add_event_options
+from uniques.apps.format_settings import add_format_options
 from uniques.apps.shared_flags import add_kafka_options, add_metrics_option
 from uniques.core.choices import COUNTERS, MAX_LG_K, MIN_LG_K
 from uniques.flag_types import (
@@ -90,6 +91,7 @@ def make_parser() -> OneLineParser:
         help="spark: from_json; bytes: the same events, read from their bytes by a Java function that the driver "
         "compiles; auto: bytes where Spark takes it, else spark (default: %(default)s)",
     )
+    add_format_options(parser)
     add_event_options(parser)
     validation = parser.add_argument_group("which events count")
     validation.add_argument(

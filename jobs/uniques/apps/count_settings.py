@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import DELIVERIES
+from uniques.apps.format_settings import FormatSettings, make_format
 from uniques.core.counts import Counter
 from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
 from uniques.errors import UsageError
@@ -53,6 +54,7 @@ class EventSettings:
     end_time: int | None = None
     max_future_seconds: int | None = 5
     max_age_seconds: int | None = None
+    format: FormatSettings = field(default_factory=FormatSettings)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def make_settings(args: argparse.Namespace, cluster: KafkaCluster) -> CountSetti
             args.end_time,
             None if args.max_future == OFF else args.max_future,
             args.max_age,
+            make_format(args, cluster),
         ),
         CountingSettings(
             args.window,
@@ -262,6 +265,7 @@ IMPLIED_PARAMETERS = {
     "--sketch": "off",
     "--lg-k": "any",
     "--input-pattern": "none",
+    "--format": "json",
     "--time-field": "ts",
     "--user-field": "uid",
     "--where": "none",
@@ -283,6 +287,7 @@ def list_fixed_parameters(settings: CountSettings) -> dict[str, str]:
         # Earlier windows belong to the backfill; late events must not overwrite its records.
         "--start-time": "any" if events.start_time is None else describe_time(events.start_time),
         "--end-time": "any" if events.end_time is None else describe_time(events.end_time),
+        "--format": events.format.name,
         "--time-field": events.shape.time.text if events.shape.has_time_field else "kafka",
         "--user-field": ",".join(field.text for field in events.shape.users),
         "--where": events.where or "none",

@@ -12,6 +12,10 @@ NO_JSON = "events are JSON objects, one a record; --rejects-topic TOPIC keeps th
 # Reject reason -> what it may mean, and the flag that helps.
 HINTS = {
     "tombstone": "the records have no value; is --input-topic the right topic?",
+    "unknown_schema": "the schema registry has no schema of their ids for this --format; is --schema-registry "
+    "the right one?",
+    "bad_bytes": "they are not in --format; values with the id of a schema need --schema-registry, those without "
+    "--schema",
     "invalid_utf8": NO_JSON,
     "not_an_object": NO_JSON,
     "not_json": NO_JSON,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from uniques.errors import UsageError
 from uniques.flag_types import bootstrap_servers, listen_address
-from uniques.kafka.properties import KafkaCluster, read_client_properties
+from uniques.kafka.properties import KafkaCluster, read_client_properties, split_registry_properties
 
 if TYPE_CHECKING:
     import argparse
@@ -60,5 +60,6 @@ def cluster_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Kaf
             properties = read_client_properties(args.kafka_config)
         except ValueError as error:
             parser.error(f"argument --kafka-config: '{args.kafka_config}': {error}")
+    properties, registry_properties = split_registry_properties(properties)
     servers = properties.pop("bootstrap.servers", "localhost:9092")
-    return KafkaCluster(args.bootstrap_servers or servers, properties)
+    return KafkaCluster(args.bootstrap_servers or servers, properties, registry_properties)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
 from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.formats import SchemaGuard, follow_schemas
 from uniques.apps.input_partitions import InputPartitions
 from uniques.apps.pipeline import count_events, listen, read_events, validate_events
 from uniques.apps.plain_stream import run_plain_stream
@@ -24,6 +25,7 @@ from uniques.kafka.partitions import TopicEnds
 from uniques.kafka.records import make_reject_records
 from uniques.kafka.subscription import Subscription
 from uniques.local_io import PrintWriter
+from uniques.runtime.gate import BatchGate
 from uniques.runtime.listener import ProgressListener
 from uniques.runtime.run import run_until_stopped
 from uniques.runtime.session import changed_setting
@@ -67,7 +69,10 @@ def run_stream(
         )
         publisher = Publisher(spark, settings, partitions, output, drain_to)
         if not publisher.gate.is_closed:
-            run_query(spark, settings, count_changes(spark, settings, topics), publisher, stop)
+            follow_schemas(
+                settings.events.format,
+                lambda: run_query(spark, settings, count_changes(spark, settings, topics), publisher, stop),
+            )
         is_drained = drain_to is not None and not stop.requested and settings.running.idle_seconds is not None
         publisher.finish(began if is_drained else None)
     return publisher.accounting
@@ -87,8 +92,10 @@ def run_query(
     spark: SparkSession, settings: CountSettings, changes: DataFrame, publisher: Publisher, stop: StopSignal
 ) -> None:
     """Runs the query of `count_changes` until a stop is requested, or the publisher has all it waits for."""
+    publisher.gate = BatchGate()  # a query before this one may have closed its own
+    take = SchemaGuard(spark, settings.events.format).wrap(publisher.take_batch, publisher.gate)
     listener = ProgressListener(publisher)
-    writer = changes.writeStream.foreachBatch(publisher.take_batch).outputMode("update")
+    writer = changes.writeStream.foreachBatch(take).outputMode("update")
     # Spark's own available-now reads no punctuation that is written meanwhile, and would keep all windows.
     writer = writer.trigger(processingTime=f"{settings.running.trigger_milliseconds or 0} milliseconds")
     writer = writer.queryName(QUERY_NAME)

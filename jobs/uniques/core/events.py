@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Why a record is no countable event, in order of precedence. No other reasons exist; docs/reference explains each.
 REJECT_REASONS = (
     "tombstone",
+    "unknown_schema",
+    "bad_bytes",
     "invalid_utf8",
     "not_an_object",
     "not_json",

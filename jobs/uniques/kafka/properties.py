@@ -32,12 +32,28 @@ NAME_AND_VALUE = re.compile(r"\A((?:[^\\=: \t\f]|\\.)*)[ \t\f]*([=:]?)[ \t\f]*(.
 ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 
 
+# Properties of a schema registry's client, in the file with those of Kafka's.
+REGISTRY_PREFIX = "schema.registry."
+
+
+@dataclass(frozen=True)
+class RegistryAddress:
+    """Where a schema registry is and how to speak to it: `properties` are names and values, without their prefix."""
+
+    url: str
+    properties: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
 @dataclass(frozen=True)
 class KafkaCluster:
-    """Where Kafka is and how to speak to it: `bootstrap_servers` and Kafka client `properties` (TLS, SASL, tuning)."""
+    """Where Kafka is and how to speak to it: `bootstrap_servers` and Kafka client `properties` (TLS, SASL, tuning).
+
+    `registry_properties` are those of a schema registry, without REGISTRY_PREFIX.
+    """
 
     bootstrap_servers: str
     properties: dict[str, str] = field(default_factory=dict, repr=False)
+    registry_properties: dict[str, str] = field(default_factory=dict, repr=False)
 
     def options(self, defaults: dict[str, str]) -> dict[str, str]:
         """Options for Spark's Kafka source and sink; `properties` win over `defaults`."""
@@ -126,6 +142,17 @@ def parse_client_properties(text: str) -> dict[str, str]:
             raise ValueError(f"line {line}: a \\u escape is half of a character")
         properties[name] = value
     return properties
+
+
+def split_registry_properties(properties: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The properties of Kafka's client, and those of a schema registry's without their prefix."""
+    kafka = {name: value for name, value in properties.items() if not name.startswith(REGISTRY_PREFIX)}
+    registry = {
+        name.removeprefix(REGISTRY_PREFIX): value
+        for name, value in properties.items()
+        if name.startswith(REGISTRY_PREFIX)
+    }
+    return kafka, registry
 
 
 def read_client_properties(path: Path) -> dict[str, str]:
