@@ -29,7 +29,8 @@ AFTER_SCALAR = JSON_BLANKS + ",]}"
 MAX_LEVELS = MAX_DIGITS = 1_000
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 ISO = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)? ?(Z|z|[+-](?:0\d|1[0-8])(?::?[0-5]\d)?)?",
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)? ?"
+    r"(Z|z|[+-](?:(?:0\d|1[0-7])(?::?[0-5]\d)?|18(?::?00)?))?",
     re.ASCII,
 )
 # All digits of a DECIMAL(38,9), and of its product with a unit.

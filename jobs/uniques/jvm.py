@@ -37,9 +37,16 @@ def compile_java(jvm: Any, source: str) -> Any:
     return compiler
 
 
-@lru_cache
 def send_class(spark: SparkSession, jvm: Any, source: str) -> None:
     """Compiles a Java file of this package, once, and has Spark send it to its executors; raises JAVA_ERRORS."""
+    add_jar(spark, jvm, source)
+    # Spark makes the class known to the thread that added it only; the batches of a stream run on another.
+    jvm.java.lang.Thread.currentThread().setContextClassLoader(spark._jsparkSession.sharedState().jarClassLoader())
+
+
+@lru_cache
+def add_jar(spark: SparkSession, jvm: Any, source: str) -> None:
+    """Compiles a Java file of this package, and has Spark send it to its executors."""
     compiled = compile_java(jvm, resources.files(__package__).joinpath(source).read_text(encoding="utf-8"))
     folder = Path(tempfile.mkdtemp(prefix="uniques-"))
     # Executors fetch the jar whenever they start, so it stays until the job ends.

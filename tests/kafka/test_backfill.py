@@ -13,7 +13,7 @@ from support import count_exactly, make_events, read_messages, read_records, utc
 from uniques.errors import JobError, UsageError
 from uniques.kafka.topics import write_topic_once
 from uniques.state import backfill
-from uniques.state.backfill import Piece, plan_pieces
+from uniques.state.backfill import Bounds, Piece, plan_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,17 +55,20 @@ def read_counts(broker: KafkaBroker, topic: str) -> list[tuple[str, tuple[int, i
     return [(key, (value["unique_users"], value["events"])) for key, value in read_records(broker, topic)]
 
 
-def test_pieces_hold_whole_windows_within_the_bounds(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_hold_whole_windows_within_the_bounds(spark: SparkSession) -> None:
     days = [(0, 5), (1, 5), (2, 30), (3, 2), (400, 1)]
     rows = [(day * 86_400_000_000 + number, "u") for day, events in days for number in range(events)]
     staged = spark.createDataFrame(rows, "time_us BIGINT, uid STRING")
-    monkeypatch.setattr(backfill, "PIECE_EVENTS", 30)
     day = 86_400
-    assert plan_pieces(staged, 60) == [Piece(0, 2 * day, 10), Piece(2 * day, 3 * day, 30), Piece(3 * day, 401 * day, 3)]
-    monkeypatch.setattr(backfill, "PIECE_WINDOWS", 5)
-    assert [piece.events for piece in plan_pieces(staged, 60)] == [5, 5, 30, 3]
+    assert plan_pieces(staged, 60, Bounds(10_000, 30, 86_400)) == [
+        Piece(0, 2 * day, 10),
+        Piece(2 * day, 3 * day, 30),
+        Piece(3 * day, 401 * day, 3),
+    ]
+    few = Bounds(5, 30, 86_400)
+    assert [piece.events for piece in plan_pieces(staged, 60, few)] == [5, 5, 30, 3]
     # A window of 7 days, aligned to the epoch, is in one piece.
-    assert plan_pieces(staged, 7 * day)[0].end == 7 * day
+    assert plan_pieces(staged, 7 * day, few)[0].end == 7 * day
 
 
 def test_history_in_any_order_is_counted_to_the_last_event_and_goes_on_after_a_failure(
@@ -93,8 +96,7 @@ def test_history_in_any_order_is_counted_to_the_last_event_and_goes_on_after_a_f
             raise JobError("the broker is away")
         write(records, cluster)
 
-    monkeypatch.setattr(backfill, "DAY_SECONDS", 600)  # four pieces
-    monkeypatch.setattr(backfill, "PIECE_WINDOWS", 10)
+    monkeypatch.setattr(backfill, "BOUNDS", Bounds(10, 1_000, 600))  # four pieces
     monkeypatch.setattr("uniques.apps.pipeline.write_topic_once", fail_at_second)
     with pytest.raises(JobError):
         job.run(*flags)
@@ -121,8 +123,7 @@ def test_a_backfill_that_is_started_again_writes_equal_records_and_a_later_one_a
     source, sink = new_topic("in"), new_topic("out")
     load(broker, source, make_history(minutes=20))
     flags = ["--backfill", "--input-topic", source, "--output-topic", sink, "--counter", "exact"]
-    monkeypatch.setattr(backfill, "DAY_SECONDS", 600)
-    monkeypatch.setattr(backfill, "PIECE_WINDOWS", 10)
+    monkeypatch.setattr(backfill, "BOUNDS", Bounds(10, 1_000, 600))
 
     def fail(*_: Any) -> None:
         raise JobError("cut short")

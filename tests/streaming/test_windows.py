@@ -119,7 +119,7 @@ def test_running_counts_in_update_mode_end_at_the_final_one(update: Stream) -> N
 def test_rubbish_moves_nothing(append: Stream, tmp_path: Path) -> None:
     append.send((0, "a"))
     (tmp_path / "in" / "rubbish.jsonl").write_bytes(
-        b'{"ts":9999999999999,"uid":"ms"}\n\xff\xfe\n{"ts":"x","uid":"y"}\n{"ts":1e400,"uid":"z"}\n\n'
+        b'{"ts":99999999999999999999,"uid":"far"}\n\xff\xfe\n{"ts":"x","uid":"y"}\n{"ts":1e400,"uid":"z"}\n\n'
     )
     append.query.processAllAvailable()
     assert append.results() == []

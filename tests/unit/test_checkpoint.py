@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from uniques import __version__
 from uniques.apps.count import parse_settings
-from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.fixed_parameters import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.errors import JobError, UsageError
 from uniques.runtime.failures import JVM_ENDED, explain_failure
 from uniques.state.checkpoint import report_damage

@@ -170,7 +170,9 @@ def read_time(ts: object) -> Fraction | None:
                 return number / unit
         return None
     if not isinstance(ts, str) or not re.fullmatch(
-        r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.]\d{1,9})?)?( ?(Z|z|[+-](0\d|1[0-8])(:?[0-5]\d)?))?", text, re.ASCII
+        r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.]\d{1,9})?)?( ?(Z|z|[+-]((0\d|1[0-7])(:?[0-5]\d)?|18(:?00)?)))?",
+        text,
+        re.ASCII,
     ):
         return None
     whole, fraction, rest = re.fullmatch(r"(.*?)([.]\d+)?( ?(?:[Zz]|[+-][\d:]+)?)", text, re.DOTALL).groups()  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from packages import read_packages
 from uniques.apps import count_flags, rollup_flags
 from uniques.apps.count import parse_settings
 from uniques.apps.count_flags import make_parser
-from uniques.apps.count_settings import list_fixed_parameters
+from uniques.apps.fixed_parameters import list_fixed_parameters
 from uniques.core.counts import hll_error
 
 ROOT = Path(__file__).resolve().parents[2]

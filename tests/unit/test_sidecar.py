@@ -109,14 +109,15 @@ def test_punctuation_can_be_read_as_a_stream_before_and_after_it_is_written(
 
 @pytest.mark.parametrize("location", [LOCAL, HADOOP], indirect=True)
 def test_no_spark_job_is_needed_where_the_driver_has_a_jvm(spark: SparkSession, location: str) -> None:
-    spark.sparkContext.setJobGroup("sidecar", "none")
+    group = f"sidecar-{uuid.uuid4().hex}"  # the thread keeps it, for what comes after
+    spark.sparkContext.setJobGroup(group, "none")
     write_punctuation(spark, location, [5])
     keep_line(spark, location, "topic-id", "first")
     create_file(spark, f"{location}/query/offsets/0", "v1\n{}\n")
     assert last_batch(spark, f"{location}/query/offsets") == 0
     assert is_whole(spark, f"{location}/query/offsets/0")
     delete_file(spark, f"{location}/topic-id")
-    assert not spark.sparkContext.statusTracker().getJobIdsForGroup("sidecar")
+    assert not spark.sparkContext.statusTracker().getJobIdsForGroup(group)
 
 
 def test_a_file_whose_checksum_does_not_fit_is_damaged(spark: SparkSession, location: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
-from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.fixed_parameters import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.apps.formats import SchemaGuard, follow_schemas
 from uniques.apps.pipeline import count_events, listen, make_results, read_events, validate_events, write_results
 from uniques.core.events import accept_events, reject_events

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from uniques.apps.count_flags import QUERY_NAME
-from uniques.apps.count_settings import IMPLIED_PARAMETERS, list_fixed_parameters
+from uniques.apps.fixed_parameters import IMPLIED_PARAMETERS, list_fixed_parameters
 from uniques.apps.formats import SchemaGuard, follow_schemas
 from uniques.apps.input_partitions import InputPartitions
 from uniques.apps.pipeline import count_events, listen, read_events, validate_events

@@ -15,12 +15,12 @@ from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 
 from uniques.errors import JobError, UsageError
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, make_list
 from uniques.kafka.errors import CHECK_TIMEOUTS, describe_missing_right, explain_kafka_error
 from uniques.kafka.topics import check_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pyspark.sql import SparkSession
 
@@ -39,6 +39,7 @@ class JavaClient:
         gateway = gateway_of(spark)
         if gateway is None:
             raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect gives no access to Kafka's client")
+        self._jvm = gateway.jvm
         self.java: Any = gateway.jvm.java
         # Databricks has the client under another package name.
         for kafka in (gateway.jvm.org.apache.kafka, gateway.jvm.kafkashaded.org.apache.kafka):
@@ -46,6 +47,10 @@ class JavaClient:
                 self.kafka: Any = kafka
                 return
         raise UsageError(f"{flag} needs Kafka's client on the driver: start with the connector (--packages)")
+
+    def list_of(self, items: Iterable[Any]) -> Any:
+        """A Java list. `java.util.List.of` takes no more than ten items from Python."""
+        return make_list(self._jvm, items)
 
     def properties(self, cluster: KafkaCluster, settings: dict[str, str]) -> Any:
         """Client properties as a Java map: those of the cluster, and `settings`, which win."""
@@ -93,7 +98,7 @@ def check_topics(
     client = JavaClient(spark, "--bootstrap-servers")
     with open_admin(client, cluster, topics[0]) as admin:
         options = client.kafka.clients.admin.DescribeTopicsOptions().includeAuthorizedOperations(True)
-        found = admin.describeTopics(client.java.util.List.of(*topics), options).topicNameValues()
+        found = admin.describeTopics(client.list_of(topics), options).topicNameValues()
         timestamp_types = ask_timestamp_types(client, admin, topics)
         described = {}
         for topic in topics:
@@ -156,7 +161,7 @@ def ask_timestamp_types(client: JavaClient, admin: Any, topics: Sequence[str]) -
     """Asks for `message.timestamp.type` of topics; returns a function that waits for the answer about one of them."""
     config_resource = client.kafka.common.config.ConfigResource
     resources = {topic: config_resource(config_resource.Type.TOPIC, topic) for topic in topics}
-    answers = admin.describeConfigs(client.java.util.List.of(*resources.values())).values()
+    answers = admin.describeConfigs(client.list_of(resources.values())).values()
 
     def find(topic: str) -> str | None:
         try:

@@ -42,7 +42,7 @@ class TopicEnds:
         asked = self._client.java.util.HashMap()
         try:
             names = find_topics(self._client, self._admin, self._subscription)
-            topics = self._admin.describeTopics(self._client.java.util.List.of(*names)).allTopicNames()
+            topics = self._admin.describeTopics(self._client.list_of(names)).allTopicNames()
             for name, topic in topics.get(ANSWER_SECONDS, seconds).items():
                 for partition in topic.partitions():
                     asked.put(self._client.kafka.common.TopicPartition(name, partition.partition()), latest)
