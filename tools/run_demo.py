@@ -66,7 +66,9 @@ def run_demo(events: int, shape: str) -> int:
             return 1
         say("topic out, next to the exact counts:")
         show = [sys.executable, str(ROOT / "tools" / "show_counts.py"), "--bootstrap-servers", servers]
-        return subprocess.run([*show, "--exact", str(exact)], check=False).returncode
+        status = subprocess.run([*show, "--exact", str(exact)], check=False).returncode
+        say("make live shows a page that moves")
+        return status
 
 
 def main() -> None:

@@ -119,7 +119,8 @@ def make_parser() -> OneLineParser:
         nargs=2,
         type=minute,
         metavar=("START", "END"),
-        help="print the unique users of [START, END), full minutes, in the zone of the tables or with an offset",
+        help="print the unique users of [START, END), full minutes, in the zone of the tables or with an offset; "
+        "unique-users-ask does so in milliseconds",
     )
     asking.add_argument(
         "--and",
