@@ -62,7 +62,7 @@ def read_filter(spark: SparkSession, text: str) -> Filter:
         tree = spark._jsparkSession.sessionState().sqlParser().parseExpression(text)
     except (PySparkException, Py4JError) as error:
         raise refuse(text, first_line(error)) from error
-    places: list[tuple[int, int, Field]] = []
+    places: set[tuple[int, int, Field]] = set()  # Spark 3.5 has the field of BETWEEN twice
     for node in list_nodes(tree):
         check_node(text, node)
         if node.nodeName() == "UnresolvedAttribute":
@@ -71,7 +71,7 @@ def read_filter(spark: SparkSession, text: str) -> Filter:
             except ValueError as error:
                 raise refuse(text, f"{error} is no field of a record") from error
             origin = node.origin()
-            places.append((origin.startIndex().get(), origin.stopIndex().get() + 1, field))
+            places.add((origin.startIndex().get(), origin.stopIndex().get() + 1, field))
     found = cut(text, sorted(places))
     check_condition(spark, text, found)
     return found
