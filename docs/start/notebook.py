@@ -51,7 +51,7 @@ lines = [
     '{"ts": 1468244399, "uid": "ann"}',
     '{"ts": 1468244400, "uid": "ann"}',
     '{"ts": 1468244401, "uid": "cid"}',
-    '{"ts": 1468244384000, "uid": "milliseconds"}',
+    '{"ts": "last Monday", "uid": "dan"}',
     '{"ts": 1468244384}',
     "no JSON",
 ]
