@@ -11,7 +11,6 @@ Spark, so there is no jar to build or to carry along.
 
 from __future__ import annotations
 
-import uuid
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,7 @@ from pyspark.sql import functions as F
 from uniques.core.choices import TS_UNITS
 from uniques.core.events import schema_of
 from uniques.core.fields import DEFAULT_SHAPE, EventShape
-from uniques.errors import UsageError
-from uniques.jvm import JAVA_ERRORS, first_lines, gateway_of, make_list, send_class
+from uniques.jvm import java_function, make_list, register_function, send_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,23 +37,16 @@ def send_decoder(spark: SparkSession, shape: EventShape = DEFAULT_SHAPE) -> Call
     the shape's `json_fields`. Where the shape has a condition, time and users may be null. Executors fetch the class
     from the driver. Raises UsageError, one line, where Spark takes no Java function from Python, as in Spark Connect.
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
-        raise UsageError("--json-parser bytes needs a classic Spark driver: Spark Connect takes no Java function")
-    name = f"uniques_decode_{uuid.uuid4().hex}"
-    try:
-        register_decoder(spark, gateway.jvm, name, shape)
-    except JAVA_ERRORS as error:
-        raise UsageError(f"--json-parser bytes: this Spark takes no Java function: {first_lines(error)}") from error
-    return partial(F.call_function, name)
+    with java_function(spark, "--json-parser bytes") as jvm:
+        send_class(spark, jvm, SOURCE)
+        return partial(F.call_function, register_function(spark, make_function(jvm, shape)))
 
 
-def register_decoder(spark: SparkSession, jvm: Any, name: str, shape: EventShape) -> None:
-    """Compiles the function, has Spark send it to its executors, and names it in the session."""
-    send_class(spark, jvm, SOURCE)
+def make_function(jvm: Any, shape: EventShape) -> Any:
+    """The Java function for events of a shape."""
     time_format = shape.time_format
     decoded = jvm.org.apache.spark.sql.types.DataType.fromDDL(schema_of(shape))
-    function = jvm.uniques.EventDecoder.create(
+    return jvm.uniques.EventDecoder.create(
         make_list(jvm, shape.time.names if shape.has_time_field else []),
         make_list(jvm, [make_list(jvm, field.names) for field in shape.json_fields]),
         # Where a user may be elsewhere, the object need not have one.
@@ -66,4 +57,3 @@ def register_decoder(spark: SparkSession, jvm: Any, name: str, shape: EventShape
         time_format.zone,
         decoded,
     )
-    spark._jsparkSession.udf().register(name, function)

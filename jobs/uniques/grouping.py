@@ -6,15 +6,13 @@ names of a breakdown, whatever the events hold.
 
 from __future__ import annotations
 
-import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from uniques.core.counts import GROUPS_SCHEMA
-from uniques.errors import UsageError
-from uniques.jvm import JAVA_ERRORS, first_lines, gateway_of, make_list, send_class
+from uniques.jvm import java_function, make_list, register_function, send_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,25 +35,17 @@ def send_grouper(
     """
     if not shape.breakdowns:
         return None
-    gateway = gateway_of(spark)
-    if gateway is None:
-        raise UsageError("--by needs a classic Spark driver: Spark Connect takes no Java function")
-    name = f"uniques_groups_{uuid.uuid4().hex}"
-    try:
-        register_grouper(spark, gateway.jvm, name, shape, counter, max_groups)
-    except JAVA_ERRORS as error:
-        raise UsageError(f"--by: this Spark takes no Java function: {first_lines(error)}") from error
+    with java_function(spark, "--by") as jvm:
+        send_class(spark, jvm, SOURCE)
+        name = register_function(spark, make_function(jvm, shape, counter, max_groups))
     return lambda user, values: F.call_function(name, user, *values)["groups"]
 
 
-def register_grouper(
-    spark: SparkSession, jvm: Any, name: str, shape: EventShape, counter: Counter, max_groups: int
-) -> None:
-    """Compiles the function, has Spark send it to its executors, and names it in the session."""
-    send_class(spark, jvm, SOURCE)
+def make_function(jvm: Any, shape: EventShape, counter: Counter, max_groups: int) -> Any:
+    """The Java function for the breakdowns of a shape."""
     struct_type = jvm.org.apache.spark.sql.types.StructType
     values = "".join(f", value_{at} STRING" for at in range(len(shape.dimensions)))
-    function = jvm.uniques.GroupCounter.create(
+    return jvm.uniques.GroupCounter.create(
         make_list(jvm, [make_list(jvm, [field.text for field in breakdown]) for breakdown in shape.breakdowns]),
         make_list(
             jvm,
@@ -68,4 +58,3 @@ def register_grouper(
         struct_type.fromDDL(f"uid STRING{values}"),
         struct_type.fromDDL(f"groups {GROUPS_SCHEMA}"),
     )
-    spark._jsparkSession.udf().register(name, function)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+import uuid
 import zipfile
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -14,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
+from uniques.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -27,6 +31,31 @@ JAVA_ERRORS = (Py4JError, PySparkException, TypeError, OSError)
 def gateway_of(spark: SparkSession) -> Any | None:
     """The py4j gateway to the JVM that Python drives, or None under Spark Connect, where there is none."""
     return getattr(getattr(spark, "_sc", None), "_gateway", None)
+
+
+def require_gateway(spark: SparkSession, flag: str) -> Any:
+    """The gateway; raises UsageError, one line that names `flag`, where there is none for its Java function."""
+    gateway = gateway_of(spark)
+    if gateway is None:
+        raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect takes no Java function")
+    return gateway
+
+
+@contextmanager
+def java_function(spark: SparkSession, flag: str) -> Iterator[Any]:
+    """The JVM, to make a Java function in; raises UsageError, one line that names `flag`, where Spark takes none."""
+    gateway = require_gateway(spark, flag)
+    try:
+        yield gateway.jvm
+    except JAVA_ERRORS as error:
+        raise UsageError(f"{flag}: this Spark takes no Java function: {first_lines(error)}") from error
+
+
+def register_function(spark: SparkSession, function: Any) -> str:
+    """Gives a Java function a name in the session."""
+    name = f"uniques_{uuid.uuid4().hex}"
+    spark._jsparkSession.udf().register(name, function)
+    return name
 
 
 def compile_java(jvm: Any, source: str) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,15 @@ from pyspark.sql.avro.functions import from_avro
 
 from uniques.core.formats import Schema
 from uniques.errors import UsageError
-from uniques.jvm import JAVA_ERRORS, first_lines, gateway_of, make_list, send_class
+from uniques.jvm import (
+    JAVA_ERRORS,
+    first_lines,
+    java_function,
+    make_list,
+    register_function,
+    require_gateway,
+    send_class,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, SparkSession
@@ -43,9 +50,7 @@ def make_decoder(spark: SparkSession, kind: str, schema: Schema, message: str = 
     texts of Protobuf files are serialized descriptors in base64. Raises UsageError, one line, when the schema can't be
     used, or this Spark can't read the format.
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
-        raise UsageError(f"--format {kind} needs a classic Spark driver: Spark Connect takes no Java function")
+    gateway = require_gateway(spark, f"--format {kind}")
     try:
         if kind == "avro":
             check_avro_jar(spark, gateway.jvm)
@@ -83,7 +88,7 @@ def make_avro_decoder(spark: SparkSession, jvm: Any, schema: Schema) -> Decode:
     framed = {"type": "record", "name": "uniques_framed", "fields": [{"name": "event", "type": json.loads(text)}]}
     options = {"mode": "PERMISSIVE", "enableStableIdentifiersForUnionType": "true"}
     send_class(spark, jvm, "AvroCheck.java")
-    check = register(spark, jvm.uniques.AvroCheck.create(text))
+    check = register_function(spark, jvm.uniques.AvroCheck.create(text))
 
     def decode(payload: Column) -> Column:
         read = from_avro(F.when(F.call_function(check, payload), payload), json.dumps(framed), options)
@@ -100,7 +105,7 @@ def make_protobuf_decoder(spark: SparkSession, jvm: Any, schema: Schema, message
         raise ValueError("the registry gives no serialized descriptors (format=serialized)") from error
     send_class(spark, jvm, "ProtobufDecoder.java")
     names = make_list(jvm, [name for name, _ in schema.files])
-    function = register(spark, jvm.uniques.ProtobufDecoder.create(names, make_list(jvm, files), message))
+    function = register_function(spark, jvm.uniques.ProtobufDecoder.create(names, make_list(jvm, files), message))
     return lambda payload: F.call_function(function, payload)
 
 
@@ -109,15 +114,10 @@ class SchemaNotes:
 
     def __init__(self, spark: SparkSession) -> None:
         """Raises UsageError, one line, where Spark takes no Java function."""
-        gateway = gateway_of(spark)
-        if gateway is None:
-            raise UsageError("--schema-registry needs a classic Spark driver: Spark Connect takes no Java function")
-        try:
-            send_class(spark, gateway.jvm, "SchemaNotes.java")
+        with java_function(spark, "--schema-registry") as jvm:
+            send_class(spark, jvm, "SchemaNotes.java")
             self._met = spark._jsc.sc().collectionAccumulator("schema ids")
-            self._function = register(spark, gateway.jvm.uniques.SchemaNotes.create(self._met))
-        except JAVA_ERRORS as error:
-            raise UsageError(f"--schema-registry: this Spark takes no Java function: {first_lines(error)}") from error
+            self._function = register_function(spark, jvm.uniques.SchemaNotes.create(self._met))
 
     def note(self, schema_id: Column) -> Column:
         """For `formats.decode_framed`."""
@@ -128,13 +128,6 @@ class SchemaNotes:
         found = {int(schema_id) for schema_id in self._met.value()}
         self._met.reset()
         return found
-
-
-def register(spark: SparkSession, function: Any) -> str:
-    """Names a Java function in the session."""
-    name = f"uniques_format_{uuid.uuid4().hex}"
-    spark._jsparkSession.udf().register(name, function)
-    return name
 
 
 def describe(error: Exception) -> str:

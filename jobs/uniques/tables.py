@@ -14,6 +14,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
+from uniques.core.sql import quote_name, quote_text
 from uniques.errors import UsageError
 from uniques.jvm import gateway_of
 
@@ -73,12 +74,12 @@ class Table:
         """The place in one spelling: a path as it is, a name with backticks only where it needs them."""
         if self.is_path:
             return self.place
-        return ".".join(part if re.fullmatch(r"\w+", part) else quote(part) for part in self.parts)
+        return ".".join(part if re.fullmatch(r"\w+", part) else quote_name(part) for part in self.parts)
 
     def identify(self, spark: SparkSession) -> str:
         """The table's name in SQL, each part quoted; of a path the absolute one, as Delta wants it."""
         parts = ["delta", make_absolute(spark, self.place)] if self.is_path else self.parts
-        return ".".join(map(quote, parts))
+        return ".".join(map(quote_name, parts))
 
     def open(self, spark: SparkSession) -> DeltaTable:
         """The table, which must exist; raises UsageError, one line, where it does not, or is no Delta table."""
@@ -164,11 +165,6 @@ class Table:
             raise UsageError(f"{self.flag} {self.describe()}: {said}") from error
 
 
-def quote(part: str) -> str:
-    """A part of a name, quoted for SQL."""
-    return f"`{part.replace('`', '``')}`"
-
-
 def make_absolute(spark: SparkSession, path: str) -> str:
     """An absolute path or URL for one that may be relative to the working directory of Spark's default file system."""
     if path.startswith("/") or SCHEME.match(path):
@@ -195,12 +191,7 @@ def set_property(spark: SparkSession, table: Table, name: str, value: str) -> No
 
 def list_properties(properties: Mapping[str, str]) -> str:
     """Properties as SQL lists them: `'name' = 'value', …`."""
-
-    def literal(text: str) -> str:
-        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-
-    return ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
+    return ", ".join(f"{quote_text(name)} = {quote_text(value)}" for name, value in properties.items())
 
 
 def merge_rows(table: DeltaTable, rows: DataFrame, keys: Sequence[str], update_when: Column, within: Column) -> None:

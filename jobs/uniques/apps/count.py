@@ -88,7 +88,7 @@ def check_packages(settings: CountSettings) -> None:
     """Raises UsageError, one line, when a setting needs a package that is not there."""
     if settings.running.metrics_address:
         load_metrics()
-    if settings.events.format.registry and settings.events.format.name != "json":
+    if settings.events.format.needs_registry:
         open_registry(settings.events.format)
 
 
@@ -98,17 +98,14 @@ def describe_topics(spark: SparkSession, settings: CountSettings) -> dict[str, T
     Raises JobError, one line, when any topic is not there or the job may not use it.
     """
     output = settings.output
-    if settings.source.path is None:
-        check_connector(spark)
-        inputs = list_topics(spark, settings.cluster, settings.source.subscription)
-    else:
-        inputs = ()
-    rights = [(topic, "READ") for topic in inputs]
-    rights += [(topic, "WRITE") for topic in (output.topic, output.rejects_topic) if topic]
+    rights = [(topic, "WRITE") for topic in (output.topic, output.rejects_topic) if topic]
     if settings.is_stream and output.exactly_once is not False and output.topic:
         rights.append((output.topic, "READ"))  # Kafka asks this of whoever commits offsets of a topic
-    if not rights:
+    reads_topics = settings.source.path is None
+    if not rights and not reads_topics:
         return {}
     check_connector(spark)
+    inputs = list_topics(spark, settings.cluster, settings.source.subscription) if reads_topics else ()
+    rights = [*((topic, "READ") for topic in inputs), *rights]
     topics = check_topics(spark, settings.cluster, rights)
     return {name: topics[name] for name in inputs if name in topics}

@@ -28,6 +28,16 @@ class FormatSettings:
     schema: bytes | None = field(default=None, repr=False)
     message: str | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether values are JSON texts, to be parsed as they are."""
+        return self.name == "json" and self.registry is None
+
+    @property
+    def needs_registry(self) -> bool:
+        """Whether values can be read only with the schemas of a registry; JSON is read without."""
+        return self.name != "json" and self.registry is not None
+
 
 def add_format_options(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say what the bytes of a record are."""

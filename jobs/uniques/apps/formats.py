@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("uniques")
 
 
-def is_plain(settings: FormatSettings) -> bool:
-    """Whether values are JSON texts, to be parsed as they are."""
-    return settings.name == "json" and settings.registry is None
-
-
 def read_format(records: DataFrame, settings: FormatSettings) -> DataFrame:
     """Records whose `value` is a JSON text; see `core.formats` for what else they have.
 
@@ -94,9 +89,8 @@ class SchemaGuard:
 
     def __init__(self, spark: SparkSession, settings: FormatSettings) -> None:
         """Does nothing where values have no ids, or need no schema."""
-        self._is_on = settings.name != "json" and settings.registry is not None
         self._settings = settings
-        self._notes = open_notes(spark) if self._is_on else None
+        self._notes = open_notes(spark) if settings.needs_registry else None
 
     def check(self, gate: BatchGate, frame: DataFrame | None = None) -> None:
         """Call it in a batch once it is read, or with its `frame`, which is persisted and is read here.
@@ -117,7 +111,7 @@ class SchemaGuard:
 
     def wrap(self, take: Callable[[DataFrame, int], None], gate: BatchGate) -> Callable[[DataFrame, int], None]:
         """A function for `foreachBatch` that hands to `take` only batches without new ids."""
-        if not self._is_on:
+        if self._notes is None:
             return take
 
         def guarded(frame: DataFrame, batch: int) -> None:
@@ -137,7 +131,7 @@ def follow_schemas(settings: FormatSettings, run: Callable[[], None]) -> None:
     """
     while True:
         run()
-        if settings.registry is None or settings.name == "json":
+        if not settings.needs_registry:
             return
         registry = open_registry(settings)
         if not registry.met:

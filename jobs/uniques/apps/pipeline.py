@@ -12,7 +12,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
-from uniques.apps.formats import is_plain, read_format
+from uniques.apps.formats import read_format
 from uniques.apps.shared_flags import needed_packages
 from uniques.core.calendar import check_zone
 from uniques.core.counts import count_unique_users, make_records
@@ -75,12 +75,11 @@ def validate_events(records: DataFrame, events: EventSettings) -> DataFrame:
     spark = records.sparkSession
     shape = find_shape(spark, events)
     decode = choose_decoder(spark, events)
-    plain = is_plain(events.format)
     # A text that is no number is null in a condition, and ends no query.
     with changed_setting(spark, "spark.sql.ansi.enabled", "false"):
-        texts = records if plain else read_format(records, events.format)
+        texts = records if events.format.is_plain else read_format(records, events.format)
         validated = parse_events(texts, events.max_future_seconds, events.max_age_seconds, shape, decode)
-    if not plain:
+    if not events.format.is_plain:
         validated = restore_values(validated)
     if events.start_time is None and events.end_time is None:
         return validated

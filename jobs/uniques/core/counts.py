@@ -125,11 +125,10 @@ def count_unique_users(
 def list_parts(counts: DataFrame) -> DataFrame:
     """Rows of `count_unique_users`, and behind each the groups of its window as rows of their own.
 
-    Without `groups`, with `group` STRING, null in the first rows, and `other` BOOLEAN. Where there are no groups, the
-    rows as they are.
+    Without `groups`, with `group` STRING, null in the first rows, and `other` BOOLEAN.
     """
     if "groups" not in counts.columns:
-        return counts
+        return counts.withColumns({"group": F.lit(None).cast("string"), "other": F.lit(False)})
     sketch = F.col("sketch") if "sketch" in counts.columns else F.lit(None).cast("binary")
     total = F.struct(
         F.lit(None).cast("string").alias("group"),
@@ -152,15 +151,14 @@ def make_changes(counts: DataFrame) -> DataFrame:
     """
     counts = list_parts(counts)
     sketch = F.base64("sketch") if "sketch" in counts.columns else F.lit(None).cast("string")
-    has_groups = "group" in counts.columns
     return counts.select(
         F.unix_seconds("window_start").alias("start"),
         "unique_users",
         "events",
         (F.unix_micros("last_event") / 1e6).alias("newest"),
         sketch.alias("sketch"),
-        (F.col("group") if has_groups else F.lit(None).cast("string")).alias("group"),
-        (F.col("other") if has_groups else F.lit(False)).alias("other"),
+        "group",
+        "other",
     )
 
 
@@ -188,11 +186,9 @@ def make_records(counts: DataFrame, counter: Counter, final: bool, revision: int
     A sketch is in base64. The groups of a window have records of their own: the key goes on with the group.
     """
     counts = list_parts(counts)
-    has_groups = "group" in counts.columns
-    is_total = F.col("group").isNull() if has_groups else F.lit(True)
 
     def either(of_total: str | float, of_group: str | float) -> Column:
-        return F.when(is_total, F.lit(of_total)).otherwise(F.lit(of_group)) if has_groups else F.lit(of_total)
+        return F.when(F.col("group").isNull(), of_total).otherwise(of_group)
 
     errors = [round(each.relative_error, 4) for each in (counter, counter.of_groups)]
     key = F.to_csv(F.struct("window_start"), UTC_FORMAT)
@@ -212,10 +208,9 @@ def make_records(counts: DataFrame, counter: Counter, final: bool, revision: int
             ),
             UTC_FORMAT,
         ).alias("value"),
-        *(["group", "other"] if has_groups else []),
+        "group",
+        "other",
     )
-    if not has_groups:
-        return records
     return name_groups(records)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from uniques.core.choices import TS_UNITS
+from uniques.core.sql import quote_text
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -38,10 +39,10 @@ def add_time(frame: DataFrame, text: Column, time_format: TimeFormat) -> DataFra
     frame = frame.withColumn("time_number", F.expr(number))
     if time_format.pattern is not None:
         if time_format.says_zone:
-            micros = f"unix_micros(try_to_timestamp(time_text, {quote(time_format.pattern)}))"
+            micros = f"unix_micros(try_to_timestamp(time_text, {quote_text(time_format.pattern)}))"
         else:
             # With an offset of 0 it does not depend on the session's zone.
-            pattern = quote(f"{time_format.pattern} XXX")
+            pattern = quote_text(f"{time_format.pattern} XXX")
             micros = to_utc(f"try_to_timestamp(time_text || ' +00:00', {pattern})", time_format.zone)
     elif time_format.name == "unix":
         micros = read_number("time_number", time_format.unit)
@@ -84,16 +85,10 @@ def read_iso(text: str, zone: str) -> str:
     # As Spark casts it: a T, seconds, no blank, capitals. What follows the minutes says whether there is an offset.
     joined = f"replace(upper(regexp_replace({text}, '{ISO}', '$1T$2$3')), ' ', '')"
     plain = f"regexp_replace({joined}, '^(.{{16}})(?!:)', '$1:00')"
-    offset = f"if(substr({text}, 17) RLIKE '[Zz+-]', '', {quote('Z' if zone == 'UTC' else zone)})"
+    offset = f"if(substr({text}, 17) RLIKE '[Zz+-]', '', {quote_text('Z' if zone == 'UTC' else zone)})"
     return f"if({text} RLIKE '{ISO}', unix_micros(try_cast({plain} || {offset} AS TIMESTAMP)), NULL)"
 
 
 def to_utc(time: str, zone: str) -> str:
     """SQL of the microseconds of a TIMESTAMP that shows the wall clock of a zone."""
-    return f"unix_micros({time})" if zone == "UTC" else f"unix_micros(to_utc_timestamp({time}, {quote(zone)}))"
-
-
-def quote(text: str) -> str:
-    """A text as an SQL literal."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return f"unix_micros({time})" if zone == "UTC" else f"unix_micros(to_utc_timestamp({time}, {quote_text(zone)}))"

@@ -50,8 +50,7 @@ def decode_framed(
     and `note` is called with these: a function of a BIGINT column whose result, a STRING, is null.
     """
     value = F.col("record_value")
-    is_framed = (F.length(value) >= HEAD_BYTES) & (F.substring(value, 1, 1) == F.lit(MAGIC))
-    schema_id = F.when(is_framed, F.conv(F.hex(F.substring(value, 2, 4)), 16, 10).cast("bigint"))
+    schema_id = F.when(is_framed(value), F.conv(F.hex(F.substring(value, 2, 4)), 16, 10).cast("bigint"))
     kept = records.withColumn("record_value", F.col("value")).withColumn("schema_id", schema_id)
     found, payload = F.col("schema_id"), strip_head(value)
     text = F.when(found.isNull(), None)
@@ -71,10 +70,14 @@ def decode_framed(
 def strip_frames(records: DataFrame) -> DataFrame:
     """Takes JSON out of Confluent's wire format, where it needs no schema; adds the same as `decode_values`."""
     value = F.col("record_value")
-    is_framed = (F.length(value) >= HEAD_BYTES) & (F.substring(value, 1, 1) == F.lit(MAGIC))
     kept = records.withColumn("record_value", F.col("value"))
-    kept = kept.withColumn("value", F.when(is_framed, strip_head(value)))
+    kept = kept.withColumn("value", F.when(is_framed(value), strip_head(value)))
     return kept.withColumn("unreadable", F.when(value.isNotNull() & F.col("value").isNull(), "bad_bytes"))
+
+
+def is_framed(value: Column) -> Column:
+    """Whether a BINARY column begins as Confluent's wire format does."""
+    return (F.length(value) >= HEAD_BYTES) & (F.substring(value, 1, 1) == F.lit(MAGIC))
 
 
 def strip_head(value: Column) -> Column:

@@ -25,7 +25,7 @@ FETCH_PROPERTIES = {
     "fetch.max.bytes": "67108864",
     "max.poll.records": "5000",
     # At the end of a partition the broker holds an answer back for so long, 500 ms by default, and Spark's question
-    # about offsets waits behind it: 16 s a batch with 64 partitions. What a batch reads is there; nothing need wait.
+    # about offsets waits behind it, one partition after the other. What a batch reads is there; nothing need wait.
     "fetch.max.wait.ms": "10",
     "receive.buffer.bytes": "1048576",
 }
