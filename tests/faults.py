@@ -76,8 +76,6 @@ class Stream:
         self._events = generate_events(settings)
         self._users: dict[str, set[str]] = defaultdict(set)
         self._number: Counter[str] = Counter()
-        self._users_of_groups: dict[str, set[str]] = defaultdict(set)
-        self._number_of_groups: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._load, daemon=True)
         self.loaded = 0
@@ -106,12 +104,11 @@ class Stream:
 
     def exact(self) -> dict[str, tuple[int, int]]:
         """Window start -> (unique users, events), of all that was loaded."""
-        return {start: (len(self._users[start]), self._number[start]) for start in sorted(self._users)}
+        return {key: found for key, found in self.exact_groups().items() if " " not in key}
 
     def exact_groups(self) -> dict[str, tuple[int, int]]:
         """The same with the groups of `--by type` too, in the order of keys."""
-        groups = {key: (len(self._users_of_groups[key]), number) for key, number in self._number_of_groups.items()}
-        return dict(sorted({**self.exact(), **groups}.items()))
+        return {key: (len(self._users[key]), self._number[key]) for key in sorted(self._users)}
 
     def forget(self) -> None:
         """Counts from here on: what was loaded is gone."""
@@ -135,11 +132,9 @@ class Stream:
         self.loaded += 1
         if event.ts is not None and event.uid is not None:
             start = utc(event.ts - event.ts % WINDOW_SECONDS)
-            self._users[start].add(event.uid)
-            self._number[start] += 1
-            group = f'{start} {{"type":"{json.loads(event.line)["type"]}"}}'
-            self._users_of_groups[group].add(event.uid)
-            self._number_of_groups[group] += 1
+            for key in (start, f'{start} {{"type":"{json.loads(event.line)["type"]}"}}'):
+                self._users[key].add(event.uid)
+                self._number[key] += 1
 
 
 class Job:

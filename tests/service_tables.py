@@ -72,15 +72,6 @@ def unite_sketches(sketches: Iterable[bytes], lg_k: int = LG_K) -> hll_sketch:
     return union.get_result(tgt_hll_type.HLL_8)
 
 
-def registers_of(sketch: bytes) -> list[int]:
-    """The registers, or while there are few users the sorted entries, of a sketch."""
-    data = bytes(hll_sketch.deserialize(sketch).serialize_compact())
-    preamble = 4 * data[0]
-    if preamble == 40:
-        return list(data[preamble:])
-    return sorted(int.from_bytes(data[at : at + 4], "little") for at in range(preamble, len(data), 4))
-
-
 def local_bounds(time: int, period: str, zone: str) -> tuple[int, int]:
     """The period a time lies in, by Python's calendar; zones of whole hours."""
     local = datetime.fromtimestamp(time, ZoneInfo(zone))

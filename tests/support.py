@@ -21,7 +21,6 @@ from unittest.mock import patch
 import pyspark
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
-from datasketches import hll_sketch
 from generate_events import Event, Settings, generate_events
 from prometheus_client.parser import text_string_to_metric_families
 from uniques.apps import count
@@ -146,15 +145,6 @@ def assert_close(value: dict[str, Any], exact: tuple[int, int]) -> None:
     start = datetime.fromisoformat(value["window_start"].replace("Z", "+00:00"))
     end = datetime.fromisoformat(value["window_end"].replace("Z", "+00:00"))
     assert (end - start).total_seconds() == 60
-
-
-def registers_of(sketch: bytes) -> list[int]:
-    """The registers, or while there are few users the sorted entries, of a sketch: what its estimate follows from."""
-    data = bytes(hll_sketch.deserialize(sketch).serialize_compact())
-    preamble = 4 * data[0]
-    if preamble == 40:
-        return list(data[preamble:])
-    return sorted(int.from_bytes(data[at : at + 4], "little") for at in range(preamble, len(data), 4))
 
 
 def make_events(**settings: Any) -> list[Event]:

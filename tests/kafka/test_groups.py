@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer
 from datasketches import hll_sketch, hll_union, tgt_hll_type
-from support import DEADLINE_SECONDS, InProcess, read_records, registers_of, utc
+from sketch_registers import registers_of
+from support import DEADLINE_SECONDS, InProcess, read_records, utc
 from uniques.errors import UsageError
 
 if TYPE_CHECKING:

@@ -15,23 +15,16 @@ from uniques.apps import rollup
 from uniques.runtime.signals import StopSignal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from kafka_broker import KafkaBroker
     from pyspark.sql import SparkSession
 
+pytestmark = pytest.mark.usefixtures("in_utc")
+
 START = 1468244340  # 2016-07-11T13:39:00Z
 Row = tuple[int, "dict[str, Any] | None", bool, list[str]]  # minute, group, other, users
-
-
-@pytest.fixture(autouse=True)
-def _in_utc(spark: SparkSession) -> Iterator[None]:
-    """As the job has it."""
-    zone = spark.conf.get("spark.sql.session.timeZone")
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
-    yield
-    spark.conf.set("spark.sql.session.timeZone", zone or "")
 
 
 def make_record(ts: int, group: dict[str, Any] | None, other: bool, users: list[str], revision: int = 0) -> bytes:

@@ -22,16 +22,8 @@ from datasketches import hll_sketch, tgt_hll_type
 from kafka_broker import find_free_port
 from load_events import load_lines
 from monitoring import METRIC, read_expressions
-from support import (
-    ROOT,
-    SPARK_SUBMIT,
-    plain_environment,
-    read_messages,
-    read_records,
-    registers_of,
-    utc,
-    wait_for_metric,
-)
+from sketch_registers import registers_of
+from support import ROOT, SPARK_SUBMIT, plain_environment, read_messages, read_records, utc, wait_for_metric
 from uniques.apps import rollup, rollup_topic
 from uniques.errors import JobError, UsageError
 from uniques.runtime.signals import StopSignal
@@ -42,6 +34,8 @@ if TYPE_CHECKING:
     from kafka_broker import KafkaBroker
     from pyspark.sql import SparkSession
     from support import InProcess
+
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 START = 1468244340  # 2016-07-11T13:39:00Z
 PAGES = [ROOT / "docs" / "guides" / name for name in ("ranges.md", "history.md")]
@@ -158,15 +152,6 @@ class Rollups:
         path = self.tables[self.tables.index(f"--{name}-table") + 1]
         frame = self._spark.read.format("delta").load(path).drop("written_at", "offset")
         return sorted((*tuple(row)[:-1], registers_of(bytes(row["sketch"]))) for row in frame.collect())
-
-
-@pytest.fixture(autouse=True)
-def _in_utc(spark: SparkSession) -> Iterator[None]:
-    """As the job has it."""
-    zone = spark.conf.get("spark.sql.session.timeZone")
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
-    yield
-    spark.conf.set("spark.sql.session.timeZone", zone or "")
 
 
 @pytest.fixture

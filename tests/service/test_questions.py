@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from service_tables import TOTAL, Group, Minute, Tables, draw_minutes, make_sketch, registers_of
+from service_tables import TOTAL, Group, Minute, Tables, draw_minutes, make_sketch
+from sketch_registers import registers_of
 from unique_users_service.calendar import Calendar
 from unique_users_service.errors import GoneError, QuestionError, UnavailableError
 from unique_users_service.questions import (

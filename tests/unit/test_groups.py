@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from datasketches import hll_sketch, hll_union, tgt_hll_type
-from support import registers_of
+from sketch_registers import registers_of
 from uniques.core.counts import Counter, count_unique_users, make_records
 from uniques.core.events import accept_events, parse_events
 from uniques.core.fields import EventShape, parse_fields

@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-
-@pytest.fixture(autouse=True)
-def _in_utc(spark: SparkSession) -> Iterator[None]:
-    """As the job has it."""
-    zone = spark.conf.get("spark.sql.session.timeZone")
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
-    yield
-    spark.conf.set("spark.sql.session.timeZone", zone or "")
+pytestmark = pytest.mark.usefixtures("in_utc")
 
 
 BOUNDS = [

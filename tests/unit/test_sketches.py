@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from datasketches import hll_sketch, hll_union, tgt_hll_type
 from pyspark.sql import functions as F
-from support import registers_of
+from sketch_registers import registers_of
 from uniques.core.sketches import is_sketch, read_lg_k
 
 if TYPE_CHECKING:
