@@ -23,6 +23,7 @@ QUESTIONS = (
     "throughput",
     "engines",
     "latency",
+    "batches",
     "scaling",
     "settings",
     "recovery",

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
@@ -26,6 +27,33 @@ if TYPE_CHECKING:
 # What it raises where a driver takes no Java function. py4j takes a class that it may not load for a package, and a
 # package can't be called: hence TypeError.
 JAVA_ERRORS = (Py4JError, PySparkException, TypeError, OSError)
+NAMES = "_uniques_names"  # where a gateway keeps its JavaNames
+
+
+class JavaNames:
+    """The names of a JVM: `names.java.util.HashMap` is a class, which the JVM is asked for once.
+
+    A part in lower case is taken for a package. py4j asks the JVM for every part each time, and for a package, which is
+    no class, the JVM searches all its jars in vain.
+    """
+
+    def __init__(self, jvm: Any, package: str = "") -> None:
+        """`jvm` is py4j's view; `package` ends with a dot, where it is not the root."""
+        self._jvm = jvm
+        self._package = package
+
+    def __getattr__(self, name: str) -> Any:
+        """The class or package; py4j's own object, which can't be called, for a class that is not there."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name[:1].islower():
+            found: Any = JavaNames(self._jvm, f"{self._package}{name}.")
+        else:
+            found = getattr(self._jvm, self._package + name)
+            if not isinstance(found, JavaClass):
+                return found
+        setattr(self, name, found)
+        return found
 
 
 def gateway_of(spark: SparkSession) -> Any | None:
@@ -41,12 +69,30 @@ def require_gateway(spark: SparkSession, flag: str) -> Any:
     return gateway
 
 
+def names_of(gateway: Any) -> Any:
+    """The JavaNames of the gateway's JVM, one for each JVM."""
+    # py4j takes an attribute that a gateway does not have for a method of its entry point.
+    kept = vars(gateway)
+    if NAMES not in kept:
+        kept[NAMES] = JavaNames(gateway.jvm)
+    return kept[NAMES]
+
+
+def list_items(collection: Any) -> list[Any]:
+    """The items of a Java collection.
+
+    A loop over one ends with a Java exception, which PySpark compares with each kind that it knows: forty questions to
+    the JVM.
+    """
+    return list(collection.toArray())
+
+
 @contextmanager
 def java_function(spark: SparkSession, flag: str) -> Iterator[Any]:
     """The JVM, to make a Java function in; raises UsageError, one line that names `flag`, where Spark takes none."""
     gateway = require_gateway(spark, flag)
     try:
-        yield gateway.jvm
+        yield names_of(gateway)
     except JAVA_ERRORS as error:
         raise UsageError(f"{flag}: this Spark takes no Java function: {first_lines(error)}") from error
 
@@ -83,8 +129,8 @@ def add_jar(spark: SparkSession, jvm: Any, source: str) -> None:
     # Spark accepts no two jars of the same name.
     jar = folder / f"{folder.name}.jar"
     with zipfile.ZipFile(jar, "w") as archive:
-        for name, code in dict(compiled.getBytecodes()).items():
-            archive.writestr(name.replace(".", "/") + ".class", bytes(code))
+        for entry in list_items(compiled.getBytecodes().entrySet()):
+            archive.writestr(entry.getKey().replace(".", "/") + ".class", bytes(entry.getValue()))
     spark.sql(f"ADD JAR '{jar}'")
 
 

@@ -23,6 +23,7 @@ from uniques.jvm import (
     first_lines,
     java_function,
     make_list,
+    names_of,
     register_function,
     require_gateway,
     send_class,
@@ -53,10 +54,10 @@ def make_decoder(spark: SparkSession, kind: str, schema: Schema, message: str = 
     gateway = require_gateway(spark, f"--format {kind}")
     try:
         if kind == "avro":
-            check_avro_jar(spark, gateway.jvm)
-            decode = make_avro_decoder(spark, gateway.jvm, schema)
+            check_avro_jar(spark, names_of(gateway))
+            decode = make_avro_decoder(spark, names_of(gateway), schema)
         else:
-            decode = make_protobuf_decoder(spark, gateway.jvm, schema, message)
+            decode = make_protobuf_decoder(spark, names_of(gateway), schema, message)
         # Spark says here what it has against a schema, such as one that contains itself.
         spark.sql("SELECT CAST(NULL AS BINARY) AS value").select(decode(F.col("value"))).schema  # noqa: B018
     except (*JAVA_ERRORS, ValueError) as error:

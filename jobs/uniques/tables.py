@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from uniques.core.sql import quote_name, quote_text
 from uniques.errors import UsageError
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -172,7 +172,7 @@ def make_absolute(spark: SparkSession, path: str) -> str:
     gateway = gateway_of(spark)
     if gateway is None:
         return str(Path(path).absolute())
-    folder = gateway.jvm.org.apache.hadoop.fs.Path(path)
+    folder = names_of(gateway).org.apache.hadoop.fs.Path(path)
     system = folder.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
     absolute: str = system.makeQualified(folder).toString()
     return absolute

@@ -70,11 +70,13 @@ def test_a_session_without_a_jvm_gets_one_line() -> None:
 
 
 def test_a_driver_without_the_connector_gets_one_line() -> None:
-    jvm: Any = SimpleNamespace(java=None)
-    nothing = SimpleNamespace(clients=SimpleNamespace(admin=SimpleNamespace(Admin=None)))
-    jvm.org = jvm.kafkashaded = SimpleNamespace(apache=SimpleNamespace(kafka=nothing))
-    jvm.kafkashaded = SimpleNamespace(org=jvm.org)
-    classic: Any = SimpleNamespace(_sc=SimpleNamespace(_gateway=SimpleNamespace(jvm=jvm)))
+    class BareJvm:
+        """Has none of the classes that it is asked for."""
+
+        def __getattr__(self, name: str) -> None:
+            """What py4j gives in place of a class is no JavaClass."""
+
+    classic: Any = SimpleNamespace(_sc=SimpleNamespace(_gateway=SimpleNamespace(jvm=BareJvm())))
     with pytest.raises(UsageError, match=r"^--delivery exactly-once needs Kafka's client on the driver"):
         JavaClient(classic, "--delivery exactly-once")
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 
 from uniques.errors import JobError, UsageError
-from uniques.jvm import gateway_of, make_list
+from uniques.jvm import JavaNames, compile_java, gateway_of, list_items, make_list, names_of
 from uniques.kafka.errors import CHECK_TIMEOUTS, describe_missing_right, explain_kafka_error
 from uniques.kafka.topics import check_topic
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from uniques.kafka.subscription import Subscription
 
 ANSWER_SECONDS = 60
+CALLS = "KafkaCalls.java"
+PACKAGE = "org.apache.kafka"
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # of brokers before Kafka 2.8
 
 
@@ -39,14 +43,20 @@ class JavaClient:
         gateway = gateway_of(spark)
         if gateway is None:
             raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect gives no access to Kafka's client")
-        self._jvm = gateway.jvm
-        self.java: Any = gateway.jvm.java
+        self._jvm = names_of(gateway)
+        self.java: Any = self._jvm.java
         # Databricks has the client under another package name.
-        for kafka in (gateway.jvm.org.apache.kafka, gateway.jvm.kafkashaded.org.apache.kafka):
+        for kafka in (self._jvm.org.apache.kafka, self._jvm.kafkashaded.org.apache.kafka):
             if isinstance(kafka.clients.admin.Admin, JavaClass):
                 self.kafka: Any = kafka
                 return
         raise UsageError(f"{flag} needs Kafka's client on the driver: start with the connector (--packages)")
+
+    @property
+    def calls(self) -> Any:
+        """The object of KafkaCalls.java, for this client."""
+        package = self.kafka.clients.admin.Admin._fqn.partition(".clients.")[0]
+        return load_calls(self._jvm, package)
 
     def list_of(self, items: Iterable[Any]) -> Any:
         """A Java list. `java.util.List.of` takes no more than ten items from Python."""
@@ -66,6 +76,14 @@ class JavaClient:
             metadata = self.kafka.clients.consumer.OffsetAndMetadata(offset, note)
             found.put(self.kafka.common.TopicPartition(topic, partition), metadata)
         return found
+
+
+@lru_cache
+def load_calls(jvm: JavaNames, package: str) -> Any:
+    """The object of KafkaCalls.java for a Kafka client in `package`; one a JVM, because py4j knows methods by names."""
+    source = resources.files(__package__).joinpath(CALLS).read_text(encoding="utf-8")
+    compiled = compile_java(jvm, source.replace(PACKAGE, package))
+    return compiled.getClassLoader().loadClass("uniques.KafkaCalls").newInstance()
 
 
 @dataclass(frozen=True)
@@ -107,13 +125,13 @@ def check_topics(
             except Py4JError as error:
                 raise JobError(explain_kafka_error(str(error), cluster, topic)) from error
             operations = description.authorizedOperations()
-            allowed = operations and {operation.name() for operation in operations}
+            allowed = operations and {operation.name() for operation in list_items(operations)}
             for needed in (right for name, right in rights if name == topic):
                 if allowed is not None and needed not in allowed:
                     raise JobError(describe_missing_right(needed, cluster, topic))
             topic_id = description.topicId().toString()
             described[topic] = TopicDescription(
-                len(description.partitions()), None if topic_id == NO_TOPIC_ID else topic_id, timestamp_types(topic)
+                description.partitions().size(), None if topic_id == NO_TOPIC_ID else topic_id, timestamp_types(topic)
             )
     return described
 
@@ -123,7 +141,7 @@ def find_topics(client: JavaClient, admin: Any, subscription: Subscription) -> t
     if subscription.pattern is None:
         return subscription.names
     names = admin.listTopics().names().get(ANSWER_SECONDS, client.java.util.concurrent.TimeUnit.SECONDS)
-    found = subscription.select(names)
+    found = subscription.select(list_items(names))
     if not found:
         raise JobError(f"{subscription.flag} {subscription.pattern}: no topic has a name that matches")
     return found

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from uniques.errors import UsageError
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, names_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,9 +24,9 @@ def check_connector(spark: SparkSession) -> None:
     if gateway is None:
         return
     # --jars and --packages add to this class loader; py4j's threads use it too.
-    loader = gateway.jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    loader = names_of(gateway).java.lang.Thread.currentThread().getContextClassLoader()
     found = loader.getResource("org/apache/spark/sql/kafka010/KafkaSourceProvider.class")
-    scala = gateway.jvm.scala.util.Properties.versionNumberString()
+    scala = names_of(gateway).scala.util.Properties.versionNumberString()
     complaint = describe_mismatch(found and found.toString(), spark.version, scala)
     if complaint:
         raise UsageError(complaint)

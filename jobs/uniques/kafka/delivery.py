@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 from py4j.protocol import Py4JError
 
 from uniques.errors import JobError, UsageError
+from uniques.jvm import list_items
 from uniques.kafka.errors import explain_kafka_error
 from uniques.kafka.sender import CLOSE_SECONDS, MAX_BLOCK_SECONDS, RecordSender
 
@@ -143,8 +144,9 @@ class TransactionalWriter:
         # Wait for transactions that are being committed or aborted: they may change the mark.
         options = self._client.kafka.clients.admin.ListConsumerGroupOffsetsOptions().requireStable(True)
         found = self._admin.listConsumerGroupOffsets(self._name, options).partitionsToOffsetAndMetadata()
-        marks = found.get(READ_SECONDS, self._client.java.util.concurrent.TimeUnit.SECONDS).values()
+        entries = found.get(READ_SECONDS, self._client.java.util.concurrent.TimeUnit.SECONDS).entrySet()
         # There are several marks after --output-topic was changed.
+        marks = [entry.getValue() for entry in list_items(entries)]
         return max(((mark.offset(), mark.metadata()) for mark in marks), default=None)
 
     def _explain(self, error: Py4JError) -> JobError:

@@ -35,23 +35,13 @@ class TopicEnds:
         Unless the cluster's properties set `isolation.level` to `read_uncommitted`. Raises JobError, one line, when
         Kafka fails to say.
         """
-        seconds = self._client.java.util.concurrent.TimeUnit.SECONDS
-        latest = self._client.kafka.clients.admin.OffsetSpec.latest()
-        level = self._client.kafka.common.IsolationLevel.valueOf(self._isolation.upper())
-        options = self._client.kafka.clients.admin.ListOffsetsOptions(level)
-        asked = self._client.java.util.HashMap()
         try:
-            names = find_topics(self._client, self._admin, self._subscription)
-            topics = self._admin.describeTopics(self._client.list_of(names)).allTopicNames()
-            for name, topic in topics.get(ANSWER_SECONDS, seconds).items():
-                for partition in topic.partitions():
-                    asked.put(self._client.kafka.common.TopicPartition(name, partition.partition()), latest)
-            ends = self._admin.listOffsets(asked, options).all().get(ANSWER_SECONDS, seconds)
-            return {
-                (partition.topic(), partition.partition()): ends[partition].offset() for partition in asked.keySet()
-            }
+            names = self._client.list_of(find_topics(self._client, self._admin, self._subscription))
+            lines = self._client.calls.readEnds(self._admin, names, self._isolation.upper(), ANSWER_SECONDS)
         except Py4JError as error:
             raise JobError(explain_kafka_error(str(error), self._cluster, self._subscription.text)) from error
+        ends = (line.split(" ") for line in lines.splitlines())
+        return {(topic, int(partition)): int(offset) for topic, partition, offset in ends}
 
     def close(self) -> None:
         """Ends the client's threads."""

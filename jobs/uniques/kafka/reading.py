@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, names_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -60,7 +60,7 @@ def plan_reading(spark: SparkSession, partitions: int | None, tasks: int | None 
     context = spark.sparkContext
     if tasks is None and context.getConf().get("spark.dynamicAllocation.enabled", "false") != "true":
         tasks = context.defaultParallelism
-    return Reading(tasks, partitions, size_fetches(find_heap_bytes(spark, gateway.jvm), partitions))
+    return Reading(tasks, partitions, size_fetches(find_heap_bytes(spark, names_of(gateway)), partitions))
 
 
 def size_fetches(heap_bytes: int, partitions: int) -> int:

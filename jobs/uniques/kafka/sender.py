@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from uniques.jvm import compile_java, gateway_of
 from uniques.kafka.admin import JavaClient
 from uniques.kafka.topics import PRODUCER_PROPERTIES
 
@@ -18,8 +15,6 @@ if TYPE_CHECKING:
 
     from uniques.kafka.properties import KafkaCluster
 
-SOURCE = "RecordSender.java"
-PACKAGE = "org.apache.kafka"
 CLOSE_SECONDS = 5
 MAX_BLOCK_SECONDS = 120  # long enough for a broker to restart; Kafka's own delivery timeout is the same
 
@@ -46,12 +41,10 @@ class RecordSender:
         if transactional_id:
             settings["transactional.id"] = transactional_id
         self.producer: Any = kafka.clients.producer.KafkaProducer(self.client.properties(cluster, settings))
-        package = kafka.clients.producer.KafkaProducer._fqn.partition(".clients.")[0]
-        self._sender = load_sender(gateway_of(spark), package)
 
     def send(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Returns once Kafka has all records."""
-        self._sender.send(self.producer, self._topic, pack_records(records))
+        self.client.calls.send(self.producer, self._topic, pack_records(records))
 
     def commit(
         self, records: Sequence[tuple[bytes, bytes]], group: str, offsets: Mapping[tuple[str, int], int], note: str
@@ -59,19 +52,11 @@ class RecordSender:
         """Sends the records and commits the offsets of a consumer group, with a note, in one transaction."""
         metadata = self.client.kafka.clients.consumer.ConsumerGroupMetadata(group)
         marks = self.client.offsets(dict(offsets), note)
-        self._sender.commit(self.producer, self._topic, pack_records(records), marks, metadata)
+        self.client.calls.commit(self.producer, self._topic, pack_records(records), marks, metadata)
 
     def close(self) -> None:
         """Ends the producer; aborts an open transaction."""
         self.producer.close(self.client.java.time.Duration.ofSeconds(CLOSE_SECONDS))
-
-
-@lru_cache
-def load_sender(gateway: Any, package: str) -> Any:
-    """The Java object that sends, for a Kafka client in `package`; one a JVM, because py4j knows methods by names."""
-    source = resources.files(__package__).joinpath(SOURCE).read_text(encoding="utf-8")
-    compiled = compile_java(gateway.jvm, source.replace(PACKAGE, package))
-    return compiled.getClassLoader().loadClass("uniques.RecordSender").newInstance()
 
 
 def pack_records(records: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -19,6 +19,7 @@ from pyspark.sql.streaming.listener import (
 )
 
 from uniques.kafka.offsets import count_advance, count_lag, count_records
+from uniques.runtime.progress_text import take_progress_as_text
 from uniques.times import describe_time, parse_progress_time
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def add_listeners(spark: SparkSession, listeners: Sequence[StreamingQueryListene
     """Registers the listeners, in order, for what is done inside."""
     with ExitStack() as stack:
         for listener in listeners:
+            take_progress_as_text(spark, listener)
             spark.streams.addListener(listener)
             stack.callback(spark.streams.removeListener, listener)
         yield

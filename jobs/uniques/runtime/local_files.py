@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from uniques.jvm import compile_java, gateway_of
+from uniques.jvm import compile_java, gateway_of, names_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,7 +39,7 @@ def use_local_files(spark: SparkSession, location: str) -> None:
     gateway = gateway_of(spark)
     if gateway is None:
         return
-    jvm = gateway.jvm
+    jvm = names_of(gateway)
     try:
         path = jvm.org.apache.hadoop.fs.Path(location)
         files = path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())

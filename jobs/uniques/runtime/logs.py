@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError
 
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, names_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -62,7 +62,7 @@ class ConsoleHandler(logging.Handler):
             self.setFormatter(JsonFormatter())
         gateway = gateway_of(spark)
         if gateway is not None and "PYSPARK_GATEWAY_PORT" in os.environ:
-            self._stderr = gateway.jvm.java.lang.System.err
+            self._stderr = names_of(gateway).java.lang.System.err
             self._last_resort = open_parent_stderr()
 
     def complain(self, error: JobError) -> None:

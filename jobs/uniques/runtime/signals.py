@@ -6,7 +6,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, names_of
 from uniques.runtime.session import is_on_databricks
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class StopSignal:
         from pyspark.java_gateway import ensure_callback_server_started
 
         ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
-        misc = gateway.jvm.sun.misc
+        misc = names_of(gateway).sun.misc
         for name in ("INT", "TERM"):
             misc.Signal.handle(misc.Signal(name), self)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from uniques.jvm import gateway_of
+from uniques.jvm import gateway_of, names_of
 from uniques.state.folder import explain
 from uniques.state.hadoop_folder import HadoopFolder
 from uniques.state.local_folder import LocalFolder
@@ -39,7 +39,7 @@ def open_folder(spark: SparkSession, location: str) -> Folder:
     if gateway is None:
         return SparkFolder(spark, location)
     with explain(location, "read"):
-        folder = HadoopFolder(spark, gateway.jvm, location)
+        folder = HadoopFolder(spark, names_of(gateway), location)
         return LocalFolder(folder.local_path()) if folder.scheme == "file" else folder
 
 
@@ -74,7 +74,7 @@ def read_bytes(spark: SparkSession, path: str) -> bytes:
         rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
         return bytes(rows[0].content) if rows else b""
     folder, name = split_path(path)
-    return HadoopFolder(spark, gateway.jvm, folder).read_bytes(name)
+    return HadoopFolder(spark, names_of(gateway), folder).read_bytes(name)
 
 
 def list_names(spark: SparkSession, path: str) -> list[str]:

@@ -1,0 +1,178 @@
+"""What a small batch costs, however little is in it: `make bench ARGS=batches`.
+
+The whole job with its default flags, and the 1 GB that Spark gives a driver by default, drains topics of 2, 16 and 64
+partitions in batches of 10,000 events of 2 kB, in turn in every round, in one warm session. Beside the seconds of a
+batch: the processes that the job's JVM starts in a run, from Java's own flight recorder.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from generate_events import Settings, generate_events
+from kafka_broker import KafkaBroker
+from load_events import load_lines
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.listener import StreamingQueryListener
+from report import make_table, show_spread
+from rows import ratios, say
+from uniques.apps import count
+from uniques.jvm import names_of
+from uniques.runtime.signals import StopSignal
+from workers import SparkWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pyspark.sql.streaming.listener import (
+        QueryIdleEvent,
+        QueryProgressEvent,
+        QueryStartedEvent,
+        QueryTerminatedEvent,
+    )
+    from rows import Parameter, Recorder, Row
+
+EVENTS_A_BATCH = 10_000
+COUNTERS = {"default flags": (), "--counter hll_sketch": ("--counter", "hll_sketch")}
+PARTITIONS = (2, 16, 64)
+BASE = (2, "default flags")
+# The first batches of a run fill the caches of its plan.
+LEFT_OUT = 3
+ASKED_MS = {2: 200, 16: 220}
+LISTENER_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the job cost: milliseconds of its batches, `left_out` ones aside, and processes started."""
+
+    milliseconds: list[float]
+    steps: dict[str, float]
+    processes: int
+
+
+class BatchTimes(StreamingQueryListener):
+    """Notes what the batches with events took."""
+
+    def __init__(self) -> None:
+        """Nothing is noted yet."""
+        self.durations: list[dict[str, int]] = []
+        self.events = 0
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+        """Notes a batch."""
+        observed = event.progress.observedMetrics.get("events")
+        if observed and observed["read"]:
+            self.events += observed["read"]
+            self.durations.append(dict(event.progress.durationMs))
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
+        """Nothing to note yet."""
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
+        """Nothing to note."""
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
+        """Nothing to note any more."""
+
+
+def drain_topic(servers: str, folder: str, partitions: int, events: int, flags: Sequence[str]) -> Run:
+    """Runs the whole job, in this process, over a topic with so many events, to its end."""
+    spark = SparkSession.builder.getOrCreate()
+    location = tempfile.mkdtemp(dir=folder)
+    said = ["--bootstrap-servers", servers, "--input-topic", f"in-{partitions}", "--checkpoint-location", location]
+    said += ["--trigger", "available-now", "--max-offsets-per-trigger", str(EVENTS_A_BATCH), *flags]
+    settings = count.parse_settings(said)
+    times = BatchTimes()
+    spark.streams.addListener(times)
+    recording = find_names(spark).jdk.jfr.Recording()
+    recording.enable("jdk.ProcessStart")
+    recording.start()
+    count.run(spark, settings, StopSignal())
+    recording.stop()
+    # Spark calls listeners after the batch, on a thread of its own.
+    deadline = time.monotonic() + LISTENER_SECONDS
+    while times.events < events and time.monotonic() < deadline:
+        time.sleep(0.1)
+    spark.streams.removeListener(times)
+    counted = times.durations[LEFT_OUT:]
+    steps = {name: statistics.median(one.get(name, 0) for one in counted) for name in counted[-1]}
+    return Run([float(one["triggerExecution"]) for one in counted], steps, count_processes(spark, recording, folder))
+
+
+def find_names(spark: SparkSession) -> Any:
+    """The names of the driver's JVM."""
+    return names_of(spark.sparkContext._gateway)
+
+
+def count_processes(spark: SparkSession, recording: Any, folder: str) -> int:
+    """How many processes a recording of Java's flight recorder saw start."""
+    jvm = find_names(spark)
+    path = jvm.java.io.File(f"{folder}/recording.jfr").toPath()
+    recording.dump(path)
+    recording.close()
+    return int(jvm.jdk.jfr.consumer.RecordingFile.readAllEvents(path).size())
+
+
+def measure(recorder: Recorder, rounds: int) -> None:
+    """Runs all ways in turn; the first round warms up."""
+    events = 80_000 if recorder.quick else 200_000
+    found: dict[tuple[int, str], list[Run]] = defaultdict(list)
+    with (
+        KafkaBroker() as broker,
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        SparkWorker(2, "1g") as worker,
+    ):
+        broker.create_topic("out")
+        for partitions in PARTITIONS:
+            broker.create_topic(f"in-{partitions}", partitions)
+            lines = (event.line for event in generate_events(Settings(events=events)))
+            load_lines(lines, broker.bootstrap_servers, f"in-{partitions}")
+        for round_ in range(rounds + 1):
+            for partitions in PARTITIONS:
+                for name, flags in COUNTERS.items():
+                    say(f"  {'warming up' if not round_ else f'round {round_} of {rounds}'}: {partitions}, {name}")
+                    run = worker.call(drain_topic, broker.bootstrap_servers, folder, partitions, events, flags)
+                    say(f"    {statistics.median(run.milliseconds):.0f} ms a batch {run.steps}")
+                    if round_:
+                        found[partitions, name].append(run)
+    medians = {way: [statistics.median(run.milliseconds) for run in runs] for way, runs in found.items()}
+    for (partitions, name), values in medians.items():
+        parameters: dict[str, Parameter] = {"partitions": partitions, "flags": name, "events": EVENTS_A_BATCH}
+        what, runs = f"{partitions} partitions, {name}", found[partitions, name]
+        recorder.add(what, "batch", "ms", values, **parameters)
+        recorder.add(what, "ratio", "of 2 partitions, default flags", ratios(values, medians[BASE]), **parameters)
+        recorder.add(what, "processes", "a run", [float(run.processes) for run in runs], **parameters)
+
+
+def describe(rows: Sequence[Row], plots: Path) -> str:  # noqa: ARG001  # a table says it
+    """The chapter of the report."""
+    batches = [row for row in rows if row.metric == "batch"]
+    shares = {row.what: row for row in rows if row.metric == "ratio"}
+    started = {row.what: row for row in rows if row.metric == "processes"}
+    held = [
+        f"{row.what}: {row.median:.0f} ms, {'within' if row.median <= ASKED_MS[partitions] else 'ABOVE'} the asked "
+        f"{ASKED_MS[partitions]} ms"
+        for row in batches
+        if (partitions := int(row.parameters["partitions"] or 0)) in ASKED_MS and row.parameters["flags"] == BASE[1]
+    ]
+    return (
+        f"## A small batch\n\nThe whole job with 1 GB of memory, exactly once, batches of {EVENTS_A_BATCH:,} events of "
+        "2 kB, all lines in turn in one warm session, the broker on the same cores. A value is the median batch of a "
+        "run.\n\n"
+        + "; ".join(held)
+        + ".\n\n"
+        + make_table(
+            ["", "a batch, ms: median (range)", "of 2 partitions", "processes started a run"],
+            [
+                [row.what, show_spread(row), show_spread(shares[row.what], 2), show_spread(started[row.what])]
+                for row in batches
+            ],
+        )
+    )
