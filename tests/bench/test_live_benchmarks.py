@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import batches
 import latency
 import recovery
 import scaling
@@ -116,3 +117,20 @@ def test_recovery_sets_the_ways_side_by_side(tmp_path: Path) -> None:
     assert "| from spark-submit to the first result | 11.0 (10.0 to 12.0) | 11.0 (10.0 to 12.0) |" in chapter
     assert "300,000 events, is drained 11.0 s after the start, 27,273 events/s" in chapter
     assert_plot(tmp_path, "recovery.svg")
+
+
+def test_batches_say_which_are_within_what_is_asked(tmp_path: Path) -> None:
+    rows = []
+    for partitions, milliseconds in ((2, 150.0), (16, 300.0), (64, 310.0)):
+        parameters: dict[str, str | float | bool] = {
+            "partitions": partitions,
+            "flags": batches.BASE[1],
+            "events": batches.EVENTS_A_BATCH,
+        }
+        what = f"{partitions} partitions, {batches.BASE[1]}"
+        for metric, unit, value in (("batch", "ms", milliseconds), ("ratio", "", 1.0), ("processes", "a run", 0.0)):
+            rows.append(make_row("batches", what, metric, unit, [value], **parameters))
+    chapter = batches.describe(rows, tmp_path)
+    assert "2 partitions, default flags: 150 ms, within the asked 200 ms" in chapter
+    assert "16 partitions, default flags: 300 ms, ABOVE the asked 220 ms" in chapter
+    assert chapter.count("| 0 |") == 3
