@@ -18,7 +18,7 @@ export SPARK_LOCAL_IP ?= 127.0.0.1
 .PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
 	test-faults test-rollups test-secure test-cluster test-connect test-matrix lint format bench bench-quick bench-late \
 	bench-history bench-service bench-sketches bench-soak \
-	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
+	package test-platforms reference docs test-docs up down docker-test pins sbom release test-release licences audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -178,6 +178,12 @@ pins: $(RELEASE) ## write the hashes of all packages: requirements-dev.txt, dock
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)
 	@$(PY) tools/make_sbom.py dist/sbom.json
+
+release: $(RELEASE) $(VENV)/.docs ## build all of a release from the last commit: packages, images, SBOM, site, notes, checksums
+	@$(PY) tools/make_release.py $(ARGS)
+
+test-release: $(RELEASE) $(VENV)/.docs ## build the release twice, from two clones, and compare every byte
+	@$(PY) -m pytest tests/release $(ARGS)
 
 licences: $(RELEASE) ## list the licences of the Python packages in the image
 	@$(PY) -m piplicenses --format markdown --order name --packages \
