@@ -17,7 +17,7 @@ PLACES = {
     "docker/Dockerfile": (r"^ARG VERSION=(\S+)$", 1),
     "docker/service.Dockerfile": (r"^ARG VERSION=(\S+)$", 1),
     "docs/deploy/emr.md": (r"/unique-users/(\d[^/]*)/", 2),
-    "docs/deploy/kubernetes.md": (r"unique-users:(\d\S+)", 2),
+    "docs/deploy/kubernetes.md": (r"(?:unique-users:|ref=v)(\d+\.\d+\.\d+)", 4),
 }
 
 
