@@ -16,9 +16,9 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
-	test-faults test-rollups test-secure test-cluster test-connect test-matrix lint format bench bench-quick bench-late \
+	test-faults test-rollups test-secure test-cluster test-yarn test-connect test-matrix lint format bench bench-quick bench-late \
 	bench-history bench-service bench-sketches bench-soak \
-	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
+	package test-platforms reference docs test-docs up down docker-test pins sbom release test-release licences audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, r
 test-cluster: $(INSTALLED) ## test a Spark standalone cluster that loses a worker, and how the job ends when it is told to or killed
 	@$(PY) -m pytest tests/cluster $(ARGS)
 
+test-yarn: package ## test both jobs on Hadoop's YARN by the EMR step's line; downloads YARN the first time (minutes)
+	@$(PY) -m pytest tests/yarn $(ARGS)
+
 $(VENV)/.connect: $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[connect]'
 	@touch $@
@@ -178,6 +181,12 @@ pins: $(RELEASE) ## write the hashes of all packages: requirements-dev.txt, dock
 
 sbom: $(RELEASE) ## list what the image holds in dist/sbom.json (CycloneDX)
 	@$(PY) tools/make_sbom.py dist/sbom.json
+
+release: $(RELEASE) $(VENV)/.docs ## build all of a release from the last commit: packages, images, SBOM, site, notes, checksums
+	@$(PY) tools/make_release.py $(ARGS)
+
+test-release: $(RELEASE) $(VENV)/.docs ## build the release twice, from two clones, and compare every byte
+	@$(PY) -m pytest tests/release $(ARGS)
 
 licences: $(RELEASE) ## list the licences of the Python packages in the image
 	@$(PY) -m piplicenses --format markdown --order name --packages \

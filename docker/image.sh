@@ -1,6 +1,10 @@
 #!/bin/sh
 # Builds and runs the image: with Docker where its engine runs, otherwise with buildah, which needs no daemon.
 #   docker/image.sh build                  builds unique-users from docker/Dockerfile
+#   docker/image.sh save IMAGE VERSION FILE
+#                                          builds unique-users or unique-users-service as IMAGE:VERSION, and writes it to
+#                                          FILE, for `docker load` or `podman load`
+#   docker/image.sh tool                   says what builds: docker or buildah
 #   docker/image.sh run FOLDER ARGUMENT…   runs it as user 10001 in this machine's network, on a read-only root file
 #                                          system; only /tmp, in memory, and FOLDER, the checkpoint, are writable
 # buildah runs as root, with chroot isolation. Without a registry the base image is made by debootstrap.
@@ -30,14 +34,31 @@ make_base() {
     rm -rf "$folder"
 }
 
+# build DOCKERFILE TAG ARGUMENT…
 build() {
+    file=$1 tag=$2
+    shift 2
     if [ "$TOOL" = docker ]; then
-        docker build --quiet --file docker/Dockerfile --tag $IMAGE .
+        docker build --quiet --file "$file" --tag "$tag" "$@" .
         return
     fi
     buildah inspect --type image "$BASE" >/dev/null 2>&1 || buildah pull --quiet "$BASE" >/dev/null 2>&1 || make_base
     buildah bud --quiet --isolation chroot --format docker --layers --volume "$CERTIFICATES:$CERTIFICATES:ro" \
-        --file docker/Dockerfile --tag $IMAGE .
+        --file "$file" --tag "$tag" "$@" .
+}
+
+save() {
+    case "$1" in
+    unique-users) file=docker/Dockerfile ;;
+    unique-users-service) file=docker/service.Dockerfile ;;
+    *) fail "save: the images are unique-users and unique-users-service, not $1" ;;
+    esac
+    build "$file" "$1:$2" --build-arg "VERSION=$2"
+    if [ "$TOOL" = docker ]; then
+        docker save --output "$3" "$1:$2"
+    else
+        buildah push --quiet "localhost/$1:$2" "docker-archive:$3:$1:$2"
+    fi
 }
 
 run() {
@@ -89,7 +110,9 @@ else
     fail "no Docker engine runs and buildah (as root) is not installed: install one of them"
 fi
 case "${1:-}" in
-build) build ;;
+build) build docker/Dockerfile $IMAGE ;;
+save) shift && [ $# = 3 ] || fail "usage: docker/image.sh save IMAGE VERSION FILE" && save "$@" ;;
+tool) echo "$TOOL" ;;
 run) shift && run "$@" ;;
 *) fail "usage: docker/image.sh build, or docker/image.sh run FOLDER ARGUMENT…" ;;
 esac

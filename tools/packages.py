@@ -13,6 +13,15 @@ BROKER_PACKAGE = "org.apache.kafka:kafka_2.13:4.1.1"
 LOGGER_PACKAGE = "org.slf4j:slf4j-simple:1.7.36"
 BROKER_JARS = CACHE / "kafka"
 
+# YARN, of the Hadoop whose client is in PySpark's jars; only `make test-yarn` downloads it.
+YARN_PACKAGES = [
+    "org.apache.hadoop:hadoop-yarn-server-resourcemanager:3.5.0",
+    "org.apache.hadoop:hadoop-yarn-server-nodemanager:3.5.0",
+    "org.apache.hadoop:hadoop-yarn-server-timelineservice:3.5.0",
+    "org.apache.hadoop:hadoop-yarn-client:3.5.0",
+]
+YARN_JARS = CACHE / "yarn"
+
 
 def read_packages() -> list[str]:
     """Maven coordinates `group:artifact:version` of the connectors, from `conf/packages.txt`."""

@@ -105,6 +105,7 @@ from report import COLOURS
 from rows import read_rows
 
 set_matplotlib_formats("svg")
+plt.rcParams["svg.hashsalt"] = "unique-users"  # the same names in a plot each time it is drawn
 rows = read_rows(ROOT / "benchmarks" / "results.jsonl")
 
 

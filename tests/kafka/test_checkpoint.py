@@ -4,72 +4,86 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections import Counter, defaultdict
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyspark
 import pytest
 from load_events import load_lines
-from support import InProcess, assert_close, read_records, utc
+from releases import CHECKPOINTS, FLAGS, READ_BEFORE, RELEASES, count_groups, count_lines, make_lines, source_of
+from support import InProcess, assert_close, read_records
+from uniques import __version__
 from uniques.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kafka_broker import KafkaBroker
 
-RELEASES = sorted((Path(__file__).parent / "checkpoints").glob("*.tar.gz"))
-FLAGS = ["--rsd", "0.02", "--trigger", "available-now", "--max-offsets-per-trigger", "300"]
-START = 1_468_244_340  # 2016-07-11T13:39:00Z
-READ_BEFORE = 900  # events the released job read: a minute and a half
+
+def unpack_checkpoint(release: str, folder: Path) -> Path:
+    """The checkpoint that a release wrote, in a folder of its own."""
+    with tarfile.open(CHECKPOINTS / f"{release}.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "checkpoint"
 
 
-def source_of(version: str) -> str:
-    """The topic that a release's checkpoint has offsets of."""
-    return f"in-{version}"
-
-
-def make_event(index: int) -> tuple[int, str]:
-    """Ten a second, in order, of 500 users; a formula, so that a release's offsets fit for ever."""
-    return START + index // 10, f"user-{index * index * 7919 % 4_999 % 500}"
-
-
-def make_lines(number: int = 1_500) -> list[bytes]:
-    return [json.dumps({"ts": ts, "uid": uid}).encode() for ts, uid in map(make_event, range(number))]
-
-
-def count_lines(number: int = 1_500) -> dict[str, tuple[int, int]]:
-    """Window start -> (unique users, events) of `make_lines`, by sets."""
-    users: defaultdict[str, set[str]] = defaultdict(set)
-    events: Counter[str] = Counter()
-    for ts, uid in map(make_event, range(number)):
-        users[utc(ts - ts % 60)].add(uid)
-        events[utc(ts - ts % 60)] += 1
-    return {start: (len(users[start]), events[start]) for start in users}
+def find_last(records: list[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str | None], dict[str, Any]]:
+    """The last record of each window start and page, None for all."""
+    return {(value["window_start"], value.get("group", {}).get("page")): value for _, value in records}
 
 
 @pytest.mark.skipif(pyspark.__version__ < "4.2", reason="the checkpoints were written by Spark 4.2")
-@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.removesuffix(".tar.gz"))
-def test_a_checkpoint_of_0_1_0_is_refused_with_a_way_that_leaves_no_gap(
-    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, release: Path
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_checkpoint_of_every_release_goes_on(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, release: str
 ) -> None:
-    with tarfile.open(release) as archive:
-        archive.extractall(tmp_path, filter="data")
-    source, sink = source_of(release.name.removesuffix(".tar.gz")), new_topic("out")
+    source, sink = source_of(release), new_topic("out")
+    broker.create_topic(source, 2)
+    load_lines(make_lines(), broker.bootstrap_servers, source)
+    summary = tmp_path / "summary.json"
+    flags = [*FLAGS, *RELEASES[release], "--input-topic", source, "--summary", str(summary)]
+    checkpoint = unpack_checkpoint(release, tmp_path)
+    # This broker is not the one that the release read from, so its topic has another id.
+    (checkpoint / "topic-id").unlink()
+    job.run(*flags, "--output-topic", sink, "--checkpoint-location", str(checkpoint))
+    # What the released job had read is not read again.
+    assert json.loads(summary.read_text())["read"] == 1_500 - READ_BEFORE
+    records = read_records(broker, sink)
+    going_on = find_last(records)
+    exact = {key: both for key, both in count_groups().items() if key[1] is None or "groups" in release}
+    first = next(iter(exact))[0]
+    # The first minute had its records before; the second had begun, and the third had not.
+    assert set(going_on) == {key for key in exact if key[0] != first}
+    for key, value in going_on.items():
+        assert_close(value, exact[key])
+    # Bit for bit what a job counts that reads all events itself.
+    alone = new_topic("out")
+    job.run(*flags, "--output-topic", alone, "--checkpoint-location", str(tmp_path / "new"))
+    counted = find_last(read_records(broker, alone))
+    users = {key: value["unique_users"] for key, value in counted.items() if key[0] != first}
+    assert {key: value["unique_users"] for key, value in going_on.items()} == users
+
+
+@pytest.mark.skipif(pyspark.__version__ < "4.2", reason="the checkpoint was written by Spark 4.2")
+def test_a_checkpoint_of_0_1_0_is_refused_with_a_way_that_leaves_no_gap(
+    job: InProcess, broker: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    old = unpack_checkpoint("0.1.0", tmp_path)
+    source, sink = source_of("0.1.0"), new_topic("out")
     broker.create_topic(source, 2)
     load_lines(make_lines(), broker.bootstrap_servers, source)
     summary = tmp_path / "summary.json"
     flags = [*FLAGS, "--input-topic", source, "--output-topic", sink, "--summary", str(summary)]
-    old = tmp_path / "checkpoint"
     exact = count_lines()
     # It had written the first minute.
     start = list(exact)[1]
     with pytest.raises(UsageError) as refused:
         job.run(*flags, "--checkpoint-location", str(old))
     assert str(refused.value) == (
-        f"--checkpoint-location {old} was made by version 0.1.0, whose open windows can't go on in version 0.2.0: give "
-        f"another --checkpoint-location and --start-time {start}: all windows before that are written"
+        f"--checkpoint-location {old} was made by version 0.1.0, whose open windows can't go on in version "
+        f"{__version__}: give another --checkpoint-location and --start-time {start}: all windows before that are "
+        "written"
     )
     job.run(*flags, "--checkpoint-location", str(tmp_path / "new"), "--start-time", start)
     records = read_records(broker, sink)

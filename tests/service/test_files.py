@@ -9,9 +9,9 @@ import yaml
 from packaging.requirements import Requirement
 from support import ROOT
 from unique_users_service.flags import make_service_parser
+from uniques import __version__
 
 DOCKERFILE = (ROOT / "docker" / "service.Dockerfile").read_text()
-VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
 
 
 def read_manifests() -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_kubernetes_starts_it_without_rights_and_asks_for_tokens() -> None:
     assert pod["spec"]["securityContext"]["runAsUser"] == int(re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)[0])
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert any(flag.startswith("--token-file=") for flag in container["args"])
-    assert container["image"].endswith(f":{VERSION}")
+    assert container["image"].endswith(f":{__version__}")
     names = {volume["name"] for volume in pod["spec"]["volumes"]}
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     assert set(mounts) == names

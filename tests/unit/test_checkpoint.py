@@ -13,6 +13,7 @@ from uniques.errors import JobError, UsageError
 from uniques.runtime.failures import JVM_ENDED, explain_failure
 from uniques.state.checkpoint import report_damage
 from uniques.state.manifest import compare_parameters, read_parameters
+from uniques.state.punctuation import relocate_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,3 +209,12 @@ def test_another_size_of_sketches_is_a_difference_where_there_are_sketches() -> 
         differences = compare_parameters(fixed(*flags), fixed(*flags, "--lg-k", "14"), {})
         assert differences == ["--lg-k 12 (now 14)"]
     assert compare_parameters(fixed(), fixed("--lg-k", "14"), {}) == []
+
+
+def test_an_entry_of_punctuation_is_found_where_the_checkpoint_is_now() -> None:
+    entry = '{"path":"file:///old%20place/punctuation/a.txt","timestamp":1,"batchId":0}'
+    moved = '{"path":"s3a://bucket/new/punctuation/a.txt","timestamp":1,"batchId":0}'
+    assert relocate_entry(entry, "s3a://bucket/new/punctuation") == moved
+    assert relocate_entry(entry, "file:/old%20place/punctuation") == entry
+    for other in ("v1", "", '{"in":{"0":1}}', "[1]", '{"path":{"0":1}}'):
+        assert relocate_entry(other, "s3a://bucket/new/punctuation") == other

@@ -31,7 +31,7 @@ from uniques.runtime.run import run_until_stopped
 from uniques.runtime.session import changed_setting
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import PLAN, PLAN_VERSION, check_parameters, check_plan
-from uniques.state.punctuation import read_punctuation, write_punctuation
+from uniques.state.punctuation import read_punctuation, relocate_punctuation, write_punctuation
 from uniques.state.sidecar import keep_line
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def check_checkpoint(spark: SparkSession, settings: CountSettings, topics: Mappi
         IMPLIED_PARAMETERS,
         on_new=lambda: write_punctuation(spark, location, []),
     )
+    relocate_punctuation(spark, location, query_location(location))
     for topic, described in topics.items():
         name = "topic-id" if subscription == Subscription((topic,)) else f"topic-id-{topic}"
         if not described.topic_id or keep_line(spark, location, name, described.topic_id) == described.topic_id:

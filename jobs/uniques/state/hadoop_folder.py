@@ -29,6 +29,11 @@ class HadoopFolder:
         self._path: Any = self._files.makeQualified(path)
         self.scheme: str = self._files.getUri().getScheme()
 
+    def uri(self) -> str:
+        """The path with its scheme, encoded as Spark keeps it."""
+        uri: str = self._path.toUri().toString()
+        return uri
+
     def local_path(self) -> Path:
         """The path without its scheme."""
         return Path(self._path.toUri().getPath())
