@@ -144,7 +144,7 @@ class Job:
         self, broker: KafkaBroker, folder: Path, source: str, sink: str, *flags: str, submit: Sequence[str] = ()
     ) -> None:
         self.source, self.sink = source, sink
-        self._submit = submit
+        self.submit = list(submit)
         self._folder = folder
         self._starts = 0
         self.checkpoint = folder / "checkpoint"
@@ -158,7 +158,7 @@ class Job:
         self._starts += 1
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*submit_command(*self._submit), *self.flags, *flags],
+                [*submit_command(*self.submit), *self.flags, *flags],
                 stderr=log,
                 stdout=subprocess.DEVNULL,
                 cwd=self._folder,

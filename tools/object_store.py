@@ -23,8 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -150,11 +149,12 @@ class ObjectStore:
     def create_bucket(self, name: str) -> None:
         """Creates a bucket; one that is there is no error. Raises StoreError when the store refuses."""
         # SeaweedFS keeps buckets as folders of its filer.
-        address = f"http://127.0.0.1:{self._ports['filer']}/buckets/{name}/"
         try:
-            urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=30).close()
+            status, _ = ask(self._ports["filer"], "POST", f"/buckets/{name}/")
         except OSError as error:
             raise StoreError(f"bucket {name} can't be created: {error}") from error
+        if status >= 400:
+            raise StoreError(f"bucket {name} can't be created: the store answers {status}")
 
     def list_keys(self, bucket: str) -> list[str]:
         """The keys of all objects of a bucket, sorted."""
@@ -162,10 +162,8 @@ class ObjectStore:
         folders = [""]
         while folders:
             folder = folders.pop()
-            address = f"http://127.0.0.1:{self._ports['filer']}/buckets/{bucket}/{folder}?limit=100000"
-            request = urllib.request.Request(address, headers={"Accept": "application/json"})
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                entries = json.load(answer)["Entries"] or []
+            _, answer = ask(self._ports["filer"], "GET", f"/buckets/{bucket}/{folder}?limit=100000")
+            entries = json.loads(answer)["Entries"] or []
             for entry in entries:
                 key = entry["FullPath"].removeprefix(f"/buckets/{bucket}/")
                 if entry["Mode"] & 1 << 31:
@@ -206,7 +204,12 @@ class ObjectStore:
         flags += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
         flags += [f"-{name}.localSocket={self._folder / name}.sock" for name in ("filer", "s3")]
         # Small volumes, as many as are needed, and no report to SeaweedFS's authors.
-        flags += ["-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.preStopSeconds=0", "-master.telemetry=false"]
+        flags += [
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=0",
+            "-volume.preStopSeconds=0",
+            "-master.telemetry=false",
+        ]
         return flags
 
     def _wait_until_ready(self) -> None:
@@ -224,15 +227,11 @@ class ObjectStore:
 
     def _is_ready(self) -> bool:
         """Whether it takes a file by way of the filer, which needs a volume, and answers as S3."""
-        address = f"http://127.0.0.1:{self._ports['filer']}/ready"
         try:
-            urllib.request.urlopen(urllib.request.Request(address, data=b"ready", method="PUT"), timeout=5).close()
-            urllib.request.urlopen(f"{self.endpoint}/status", timeout=5).close()
-        except urllib.error.HTTPError as error:
-            return error.code == 403
+            status, _ = ask(self._ports["filer"], "PUT", "/ready", b"ready")
+            return status < 300 and ask(self.port, "GET", "/")[0] in (200, 403)
         except OSError:
             return False
-        return True
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
@@ -256,6 +255,19 @@ class ObjectStore:
             return
         self.kill()  # it takes many seconds to shut down, for data that is removed anyway
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Status and content of an answer on 127.0.0.1; raises OSError when there is none."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, {"Accept": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()
 
 
 def read_request(method: str, path: str, status: str) -> Request:

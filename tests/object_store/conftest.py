@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[KafkaBroker]:
     with KafkaBroker() as running:

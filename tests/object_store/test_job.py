@@ -47,7 +47,7 @@ def test_kills_of_the_driver_lose_nothing_and_repeat_nothing(
     stream, job = setting(store, *EXACT)
     random_ = random.Random(1)
     with stream:
-        for _ in range(6):
+        for _ in range(5):
             job.start()
             job.wait_for_batches(random_.randrange(1, 5))
             time.sleep(random_.uniform(0, 1))
@@ -56,9 +56,7 @@ def test_kills_of_the_driver_lose_nothing_and_repeat_nothing(
 
 
 @pytest.mark.parametrize("how", ["paused", "killed"])
-def test_a_store_that_is_away_and_back(
-    setting: Setting, own_store: ObjectStore, broker: KafkaBroker, how: str
-) -> None:
+def test_a_store_that_is_away_and_back(setting: Setting, own_store: ObjectStore, broker: KafkaBroker, how: str) -> None:
     stream, job = setting(own_store, *EXACT)
     with stream:
         job.start()

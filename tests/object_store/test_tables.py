@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
+import shlex
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(1500)
 
 START = 1468244340  # 2016-07-11T13:39:00Z
-COMMITS = 25
+COMMITS = 15
 
 
 def make_record(start: int, users: list[str]) -> bytes:
@@ -63,7 +66,10 @@ class Rollups:
     def start(self, folder: Path, *flags: str) -> subprocess.Popen[str]:
         command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", *self._submit]
         command += [str(ROOT / "jobs" / "rollup_users.py"), *self._flags, *flags]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=plain_environment())
+        environment = plain_environment()
+        return subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, start_new_session=True
+        )
 
     def run(self, folder: Path) -> None:
         with self.start(folder) as process:
@@ -77,7 +83,7 @@ class Rollups:
             told = (line for line in process.stderr if " records=" in line)
             for _ in range(batches):
                 assert next(told, None), "the job ended by itself"
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def open_service(rollups: Rollups, options: dict[str, str]) -> Store:
@@ -127,15 +133,18 @@ def test_tables_killed_and_continued_answer_as_local_ones(
 
 def start_writer(store: ObjectStore, table: str, name: str) -> subprocess.Popen[str]:
     """A driver that appends COMMITS rows, once it is told to."""
-    script = [str(ROOT / "tests" / "object_store" / "append_rows.py"), table, name, str(COMMITS)]
-    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", *submit_flags(store), *script]
-    environment = {**plain_environment(), "PYTHONPATH": str(ROOT / "jobs"), "PYSPARK_PYTHON": sys.executable}
+    # Not by spark-submit, which gives a Python driver no standard input.
+    command = [sys.executable, str(ROOT / "tests" / "object_store" / "append_rows.py"), table, name, str(COMMITS)]
+    flags = shlex.join(["--conf", "spark.ui.enabled=false", *submit_flags(store), "pyspark-shell"])
+    environment = {**plain_environment(), "PYTHONPATH": str(ROOT / "jobs"), "PYSPARK_SUBMIT_ARGS": flags}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def test_two_drivers_lose_no_commit_of_one_table(store: ObjectStore, prefix: str) -> None:
     table, options = f"s3a://{BUCKET}/{prefix}/shared", store.delta_options()
-    write_deltalake(table, pa.table({"writer": ["first"], "number": pa.array([0], pa.int32())}), storage_options=options)
+    write_deltalake(
+        table, pa.table({"writer": ["first"], "number": pa.array([0], pa.int32())}), storage_options=options
+    )
     with start_writer(store, table, "a") as a, start_writer(store, table, "b") as b:
         for writer in (a, b):
             assert writer.stdout is not None

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # Here a file is seen once it is complete, and a rename would copy it.
 OBJECT_STORES = {"s3", "s3a", "s3n", "gs", "oss", "obs", "cosn"}
-# What Hadoop's file system for S3 is asked for, and others ignore: that a file is written on the condition that there is
-# none, as the store itself decides; and that nothing is asked before a file is written in place of another.
+# What Hadoop's file system for S3 is asked for, and others ignore: to write a file on the condition that there is none,
+# which the store itself decides; and to ask nothing before it writes a file in place of another.
 CONDITIONAL = "fs.option.create.conditional.overwrite"
 UNCHECKED = "fs.s3a.create.performance"
 TAKEN = ("FileAlreadyExistsException", "RemoteFileChangedException")
