@@ -16,7 +16,7 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
-	test-faults test-rollups test-secure test-cluster test-connect test-matrix lint format bench bench-quick bench-late \
+	test-faults test-rollups test-secure test-cluster test-object-store test-connect test-matrix lint format bench bench-quick bench-late \
 	bench-history bench-service bench-sketches bench-soak \
 	package test-platforms reference docs test-docs up down docker-test pins sbom licences audit clean
 
@@ -120,6 +120,10 @@ test-secure: $(INSTALLED) ## test Kafka with TLS, SASL/SCRAM and ACLs: rights, r
 
 test-cluster: $(INSTALLED) ## test a Spark standalone cluster that loses a worker, and how the job ends when it is told to or killed
 	@$(PY) -m pytest tests/cluster $(ARGS)
+
+test-object-store: $(INSTALLED) ## test both jobs and the service on an S3-compatible store, SeaweedFS, which Go builds
+	@$(PY) tools/object_store.py install
+	@$(PY) -m pytest tests/object_store $(ARGS)
 
 $(VENV)/.connect: $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[connect]'

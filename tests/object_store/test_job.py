@@ -1,17 +1,22 @@
-"""The main job with its checkpoint in an object store: stopped, killed, and with the store away."""
+"""The main job with its checkpoint in an object store: stopped, killed, with the store away, and started twice."""
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from faults import Job, Stream, compare_with_exact, wait_until
+from store_flags import BUCKET, submit_flags
+from support import ROOT, SPARK_SUBMIT, plain_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from kafka_broker import KafkaBroker
     from object_store import ObjectStore
@@ -75,3 +80,46 @@ def test_a_store_that_is_away_and_back(setting: Setting, own_store: ObjectStore,
         assert job.status() is None, job.error()
         job.kill()
     check(broker, stream, job)
+
+
+def test_a_second_instance_on_the_checkpoint(
+    setting: Setting, store: ObjectStore, broker: KafkaBroker, tmp_path: Path, prefix: str
+) -> None:
+    stream, older = setting(store, *EXACT, "--idle-timeout", "off")
+    (tmp_path / "newer").mkdir()
+    newer = Job(broker, tmp_path / "newer", older.source, older.sink, *EXACT, submit=older.submit)
+    newer.flags += ["--checkpoint-location", f"s3a://{BUCKET}/{prefix}/checkpoint", "--idle-timeout", "off"]
+    try:
+        with stream:
+            older.start()
+            older.wait_for_batches(3)
+            newer.start()
+            assert older.wait() in (1, 2)
+            assert "another instance" in older.error()
+            wait_until(lambda: len(newer.batches()) >= 3 or newer.status() is not None, 300)
+            if newer.status() is not None:
+                assert "another instance" in newer.error()
+                newer.start()
+                newer.wait_for_batches(3)
+    finally:
+        newer.kill()
+    check(broker, stream, newer)
+
+
+def test_of_two_that_create_a_file_the_store_takes_the_first(store: ObjectStore, prefix: str) -> None:
+    script = str(ROOT / "tests" / "object_store" / "create_files.py")
+    command = [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", *submit_flags(store), script]
+    environment = {**plain_environment(), "PYTHONPATH": str(ROOT / "jobs")}
+    done = subprocess.run(
+        [*command, f"s3a://{BUCKET}/{prefix}"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "step": {"first": "done", "another": "FileExistsError", "the same again": "done", "there": "a"},
+        "batch": {
+            "manager": "uniques.StoreFiles$Checkpoints",
+            "first": "done",
+            "another": "FileAlreadyExistsException",
+            "there": "a",
+        },
+    }

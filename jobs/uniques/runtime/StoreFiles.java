@@ -56,8 +56,11 @@ public final class StoreFiles {
         FSDataOutputStreamBuilder builder = (FSDataOutputStreamBuilder) files.createFile(path);
         builder = (FSDataOutputStreamBuilder) builder.overwrite(overwrite);
         builder = (FSDataOutputStreamBuilder) builder.recursive();
-        builder = (FSDataOutputStreamBuilder) builder.opt(
-            overwrite ? "fs.s3a.create.performance" : "fs.option.create.conditional.overwrite", "true");
+        if (overwrite) {
+            builder = (FSDataOutputStreamBuilder) builder.opt("fs.s3a.create.performance", "true");
+        } else if (files.getConf().getBoolean("fs.s3a.create.conditional.enabled", true)) {
+            builder = (FSDataOutputStreamBuilder) builder.opt("fs.option.create.conditional.overwrite", "true");
+        }
         return (FSDataOutputStream) builder.build();
     }
 

@@ -19,6 +19,7 @@ OBJECT_STORES = {"s3", "s3a", "s3n", "gs", "oss", "obs", "cosn"}
 # What Hadoop's file system for S3 is asked for, and others ignore: to write a file on the condition that there is none,
 # which the store itself decides; and to ask nothing before it writes a file in place of another.
 CONDITIONAL = "fs.option.create.conditional.overwrite"
+CONDITIONAL_ENABLED = "fs.s3a.create.conditional.enabled"  # what a user sets to false for a store without it
 UNCHECKED = "fs.s3a.create.performance"
 TAKEN = ("FileAlreadyExistsException", "RemoteFileChangedException")
 
@@ -137,7 +138,7 @@ class HadoopFolder:
         fill(self._files.createFile(path).overwrite(True).recursive().opt(UNCHECKED, "true").build(), text)
 
     def _create(self, path: Any, text: str) -> None:
-        if self.scheme in OBJECT_STORES:
+        if self.scheme in OBJECT_STORES and self._files.getConf().getBoolean(CONDITIONAL_ENABLED, True):
             fill(self._files.createFile(path).overwrite(False).recursive().opt(CONDITIONAL, "true").build(), text)
         else:
             fill(self._files.create(path, False), text)
