@@ -16,7 +16,8 @@ WORKERS ?= 2
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
 .PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
-	test-faults test-rollups test-secure test-cluster test-yarn test-connect test-matrix lint format bench bench-quick bench-late \
+	test-faults test-rollups test-secure test-cluster test-yarn test-object-store test-connect test-matrix lint format \
+	bench bench-quick bench-late \
 	bench-history bench-service bench-sketches bench-soak \
 	package test-platforms reference docs test-docs up down docker-test pins sbom release test-release licences audit clean
 
@@ -123,6 +124,10 @@ test-cluster: $(INSTALLED) ## test a Spark standalone cluster that loses a worke
 
 test-yarn: package ## test both jobs on Hadoop's YARN by the EMR step's line; downloads YARN the first time (minutes)
 	@$(PY) -m pytest tests/yarn $(ARGS)
+
+test-object-store: $(INSTALLED) ## test both jobs and the service on an S3-compatible store, SeaweedFS, which Go builds
+	@$(PY) tools/object_store.py install
+	@$(PY) -m pytest tests/object_store $(ARGS)
 
 $(VENV)/.connect: $(INSTALLED)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[connect]'

@@ -22,7 +22,7 @@ from generate_events import Settings, generate_events
 from support import DEADLINE_SECONDS, plain_environment, read_records, submit_command, utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -138,10 +138,13 @@ class Stream:
 
 
 class Job:
-    """The job as its users start it, as often as it takes, on one checkpoint."""
+    """The job as its users start it, as often as it takes, on one checkpoint; `submit` are flags of spark-submit."""
 
-    def __init__(self, broker: KafkaBroker, folder: Path, source: str, sink: str, *flags: str) -> None:
+    def __init__(
+        self, broker: KafkaBroker, folder: Path, source: str, sink: str, *flags: str, submit: Sequence[str] = ()
+    ) -> None:
         self.source, self.sink = source, sink
+        self.submit = list(submit)
         self._folder = folder
         self._starts = 0
         self.checkpoint = folder / "checkpoint"
@@ -155,7 +158,7 @@ class Job:
         self._starts += 1
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*submit_command(), *self.flags, *flags],
+                [*submit_command(*self.submit), *self.flags, *flags],
                 stderr=log,
                 stdout=subprocess.DEVNULL,
                 cwd=self._folder,

@@ -21,6 +21,13 @@ YARN_PACKAGES = [
     "org.apache.hadoop:hadoop-yarn-client:3.5.0",
 ]
 YARN_JARS = CACHE / "yarn"
+# What `make test-object-store` needs besides. The version is that of the Hadoop in pyspark/jars.
+S3A_PACKAGE = "org.apache.hadoop:hadoop-aws:3.5.0"
+S3A_JARS = CACHE / "hadoop-aws"
+# SeaweedFS, an S3-compatible store, as a Go module; Go compares the module's files with the sum.
+STORE_MODULE = "github.com/seaweedfs/seaweedfs@v0.0.0-20261109003541-7506e5f91cd6"
+STORE_SUM = "h1:LOYZFToHq9F7pSR6lkPGfkM8RmHlVFrzndKdhmNZjrU="
+STORE_BINARY = CACHE / "seaweedfs" / STORE_MODULE.rpartition("-")[2] / "weed"
 
 
 def read_packages() -> list[str]:

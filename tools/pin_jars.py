@@ -14,14 +14,15 @@ from pathlib import Path
 
 from install_spark import resolve_package
 from jar_lock import LOCK, format_lock, hash_jars
-from packages import BROKER_PACKAGE, CONF, LOGGER_PACKAGE, YARN_PACKAGES, read_packages
+from packages import BROKER_PACKAGE, CONF, LOGGER_PACKAGE, S3A_PACKAGE, YARN_PACKAGES, read_packages
 
 
 def list_packages() -> list[str]:
-    """The connectors of every Spark in `conf/spark-versions.txt`, the embedded Kafka, and the YARN of the tests."""
+    """The connectors of every Spark in `conf/spark-versions.txt`, the embedded Kafka, the YARN of the tests, and Hadoop for S3."""
     lines = (CONF / "spark-versions.txt").read_text().splitlines()
     connectors = [package for line in lines if not line.startswith("#") for package in line.split()[2:]]
-    return list(dict.fromkeys([*read_packages(), *connectors, BROKER_PACKAGE, LOGGER_PACKAGE, *YARN_PACKAGES]))
+    own = [BROKER_PACKAGE, LOGGER_PACKAGE, *YARN_PACKAGES, S3A_PACKAGE]
+    return list(dict.fromkeys([*read_packages(), *connectors, *own]))
 
 
 def main() -> None:

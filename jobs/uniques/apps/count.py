@@ -19,6 +19,7 @@ from uniques.errors import UsageError
 from uniques.kafka.admin import check_topics, list_topics
 from uniques.kafka.connector import check_connector
 from uniques.runtime.local_files import use_local_files
+from uniques.runtime.object_store import use_store_files
 from uniques.runtime.run import run_job
 from uniques.state.checkpoint import report_damage
 
@@ -78,6 +79,7 @@ def run_mode(
     if settings.source.path is not None and not settings.running.backfill:
         return run_bounded(spark, settings)
     use_local_files(spark, settings.running.checkpoint_location)
+    use_store_files(spark, settings.running.checkpoint_location)
     if settings.running.backfill:
         return run_backfill(spark, settings, topics, stop)
     with report_damage(spark, settings.running.checkpoint_location):

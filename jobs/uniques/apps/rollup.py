@@ -25,6 +25,7 @@ from uniques.kafka.topics import read_topic
 from uniques.runtime.failures import one_line_errors
 from uniques.runtime.listener import LagListener, add_listeners
 from uniques.runtime.local_files import use_local_files
+from uniques.runtime.object_store import guard_commits, use_store_files
 from uniques.runtime.run import run_job, run_until_stopped
 from uniques.state.checkpoint import query_location
 from uniques.state.manifest import check_parameters
@@ -80,6 +81,8 @@ def run(spark: SparkSession, settings: RollupSettings, stop: StopSignal) -> None
             show_tables(spark, read_calendar(spark, settings.tables), task)
         else:
             check_zone(spark, "--timezone", settings.tables.calendar.timezone)
+            tables = settings.tables
+            guard_commits(spark, [table.place for table in (tables.minutes, tables.rollups) if table.is_path])
             topic = find_topic(spark, settings)
             if isinstance(task, Rebuild):
                 rebuild(spark, settings.tables, topic)
@@ -116,6 +119,7 @@ def run_stream(spark: SparkSession, settings: RollupSettings, topic: RollupTopic
         {},
     )
     use_local_files(spark, running.checkpoint_location)
+    use_store_files(spark, running.checkpoint_location)
     create_tables(spark, tables)
     if topic:
         topic.publish_pending(spark, tables)

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 # Here a file is seen once it is complete, and a rename would copy it.
 OBJECT_STORES = {"s3", "s3a", "s3n", "gs", "oss", "obs", "cosn"}
+# What Hadoop's file system for S3 is asked for, and others ignore: to write a file on the condition that there is none,
+# which the store itself decides; and to ask nothing before it writes a file in place of another.
+CONDITIONAL = "fs.option.create.conditional.overwrite"
+CONDITIONAL_ENABLED = "fs.s3a.create.conditional.enabled"  # what a user sets to false for a store without it
+UNCHECKED = "fs.s3a.create.performance"
+TAKEN = ("FileAlreadyExistsException", "RemoteFileChangedException")
 
 
 class HadoopFolder:
@@ -43,10 +49,9 @@ class HadoopFolder:
         path = self._child(name)
         with explain(str(path), "read"):
             try:
-                parts = [path]
-                if self._files.getFileStatus(path).isDirectory():
-                    statuses = self._files.listStatus(path)
-                    parts = [status.getPath() for status in statuses if is_seen(status.getPath().getName())]
+                parts = [self._files.getFileStatus(path)]
+                if parts[0].isDirectory():
+                    parts = [part for part in self._files.listStatus(path) if is_seen(part.getPath().getName())]
             except Py4JJavaError as error:
                 if is_missing(error):
                     return None
@@ -56,7 +61,7 @@ class HadoopFolder:
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file, compared with its checksum, where there is one; raises what Java raises."""
-        return self._read_bytes(self._child(name))
+        return self._read_bytes(self._files.getFileStatus(self._child(name)))
 
     def write(self, name: str, text: str) -> None:
         """See Folder."""
@@ -65,10 +70,10 @@ class HadoopFolder:
             if self.scheme in OBJECT_STORES:
                 if self._files.exists(path) and self._files.getFileStatus(path).isDirectory():
                     self._files.delete(path, True)
-                self._write(path, text, overwrite=True)
+                self._replace(path, text)
                 return
             complete = self._child(f".{uuid.uuid4().hex}.tmp")
-            self._write(complete, text, overwrite=False)
+            self._create(complete, text)
             self._files.delete(path, True)  # a rename replaces nothing
             if not self._files.rename(complete, path):
                 self._files.delete(complete, False)
@@ -77,20 +82,28 @@ class HadoopFolder:
     def create(self, name: str, text: str) -> None:
         """See Folder. After a crash in the middle the file may be there and empty, but not in an object store.
 
-        Whether it is there is asked of the file system, where an object store may answer both of two at once.
+        An object store without conditional writes may let two write a file at once.
         """
         path = self._child(name)
         with explain(str(path), "written"):
             try:
-                self._write(path, text, overwrite=False)
+                self._create(path, text)
             except Py4JJavaError as error:
-                if "FileAlreadyExists" in java_class(error):
+                if not java_class(error).endswith(TAKEN):
+                    raise
+                # A store whose answer was lost took the file, and refuses it when Hadoop sends it again.
+                if self.scheme not in OBJECT_STORES or self.read(name) != text:
                     raise FileExistsError(str(path)) from error
-                raise
 
     def add(self, text: str) -> None:
         """See Folder."""
-        self.write(f"{uuid.uuid4().hex}.txt", text)
+        name = f"{uuid.uuid4().hex}.txt"
+        if self.scheme not in OBJECT_STORES:
+            self.write(name, text)
+            return
+        path = self._child(name)
+        with explain(str(path), "written"):
+            self._replace(path, text)
 
     def list_names(self) -> list[str]:
         """See Folder."""
@@ -117,16 +130,28 @@ class HadoopFolder:
     def _child(self, name: str) -> Any:
         return self._jvm.org.apache.hadoop.fs.Path(self._path, name)
 
-    def _read_bytes(self, path: Any) -> bytes:
-        stream = self._files.open(path)
+    def _read_bytes(self, status: Any) -> bytes:
+        # With what is known of the file, S3 is not asked for it again.
+        opening = self._files.openFile(status.getPath()).withFileStatus(status).build()
+        stream = self._jvm.org.apache.hadoop.util.functional.FutureIO.awaitFuture(opening)
         try:
             return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream))
         finally:
             stream.close()
 
-    def _write(self, path: Any, text: str, *, overwrite: bool) -> None:
-        stream = self._files.create(path, overwrite)
-        try:
-            stream.write(text.encode())
-        finally:
-            stream.close()
+    def _replace(self, path: Any, text: str) -> None:
+        fill(self._files.createFile(path).overwrite(True).recursive().opt(UNCHECKED, "true").build(), text)
+
+    def _create(self, path: Any, text: str) -> None:
+        if self.scheme in OBJECT_STORES and self._files.getConf().getBoolean(CONDITIONAL_ENABLED, True):
+            fill(self._files.createFile(path).overwrite(False).recursive().opt(CONDITIONAL, "true").build(), text)
+        else:
+            fill(self._files.create(path, False), text)
+
+
+def fill(stream: Any, text: str) -> None:
+    """Writes a text into a stream that was opened for it, and closes the stream."""
+    try:
+        stream.write(text.encode())
+    finally:
+        stream.close()
