@@ -117,7 +117,8 @@ class KafkaBroker:
 
     `port` 0 takes a free port. `data` None takes a temporary folder, which is removed at the end. After `stop()` or
     `kill()` the broker may `start()` again, with the same port and data. With `secure` there is a second listener with
-    TLS, SASL/SCRAM and ACLs (`kafka_security`); whoever uses the first listener is a superuser. `heap` is Java's `-Xmx`.
+    TLS, SASL/SCRAM and ACLs (`kafka_security`); whoever uses the first listener is a superuser. `heap` is Java's
+    `-Xmx`.
     """
 
     def __init__(self, port: int = 0, data: Path | None = None, secure: bool = False, heap: str = "1g") -> None:

@@ -38,7 +38,7 @@ from kafka_broker import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from confluent_kafka.admin import PartitionMetadata
+    from confluent_kafka.admin._metadata import PartitionMetadata
 
 NODES = 3
 MIN_IN_SYNC = 2
