@@ -134,7 +134,9 @@ class Rounds:
                 "LD_PRELOAD": str(LIBFAKETIME[0]),
                 "FAKETIME_TIMESTAMP_FILE": str(clock),
                 "FAKETIME_CACHE_DURATION": "1",
+                # Else Java's timed waits end at once, and its threads turn in circles.
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             }
         return Surroundings(self._cluster, self._network, job, self._mount(job.checkpoint), clock)
 

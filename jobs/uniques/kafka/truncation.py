@@ -98,13 +98,20 @@ class TruncationCheck:
             "value.deserializer": deserializer,
         }
         java_partition = kafka.common.TopicPartition(*partition)
+        partitions, wait = (
+            self._client.list_of([java_partition]),
+            self._client.java.time.Duration.ofSeconds(ANSWER_SECONDS),
+        )
         consumer = None
         try:
             consumer = kafka.clients.consumer.KafkaConsumer(self._client.properties(self._cluster, settings))
-            consumer.assign(self._client.list_of([java_partition]))
+            consumer.assign(partitions)
+            # It compares only once it knows the leader, so it has to ask the leader for something else before.
+            consumer.seekToBeginning(partitions)
+            consumer.position(java_partition, wait)
             there = self._client.java.util.Optional.of(epoch)
             consumer.seek(java_partition, kafka.clients.consumer.OffsetAndMetadata(offset, there, ""))
-            consumer.position(java_partition, self._client.java.time.Duration.ofSeconds(ANSWER_SECONDS))
+            consumer.position(java_partition, wait)
         except Py4JError as error:
             if TRUNCATED in str(error):
                 raise UsageError(self._describe(partition, offset)) from None
@@ -117,7 +124,7 @@ class TruncationCheck:
     def _describe(self, partition: Partition, offset: int) -> str:
         topic, number = partition
         return (
-            f"{self._subscription.flag} {topic}: events of partition {number} that were read, up to offset {offset}, are "
-            "gone, and others stand in their place: a broker that lacked them became the leader (unclean leader "
+            f"{self._subscription.flag} {topic}: events of partition {number} that were read, before offset {offset}, "
+            "are gone, and others stand in their place: a broker that lacked them became the leader (unclean leader "
             "election); take another --checkpoint-location, which starts with what there is"
         )
