@@ -15,7 +15,7 @@ WORKERS ?= 2
 # Everything here speaks to this machine only; window times never depend on the machine's zone.
 export SPARK_LOCAL_IP ?= 127.0.0.1
 
-.PHONY: help install demo live kafka topics generate load inspect run watch service totals test test-service test-bench \
+.PHONY: help install demo live kafka cluster topics generate load inspect run watch service totals test test-service test-bench \
 	test-faults test-rollups test-secure test-cluster test-yarn test-object-store test-connect test-matrix lint format \
 	bench bench-quick bench-late \
 	bench-history bench-service bench-sketches bench-soak \
@@ -46,6 +46,9 @@ live: $(INSTALLED) ## a page that moves: embedded Kafka, live events, both jobs,
 ##@ The parts (BOOTSTRAP=localhost:9092, ARGS="more flags")
 kafka: $(INSTALLED) ## run an embedded Kafka on port 9092 until Ctrl-C (ARGS="--port 9093 --data DIR")
 	@$(PY) tools/kafka_broker.py run $(ARGS)
+
+cluster: $(INSTALLED) ## run an embedded Kafka of three brokers until Ctrl-C (ARGS="--topic in:2 --topic out")
+	@$(PY) tools/kafka_cluster.py $(ARGS)
 
 topics: $(INSTALLED) ## create the topics in and out (PARTITIONS=2)
 	@$(PY) tools/kafka_broker.py topics --bootstrap-servers $(BOOTSTRAP) in:$(PARTITIONS) out $(ARGS)
@@ -78,7 +81,7 @@ test: $(INSTALLED) ## run all tests, on a real Kafka (ARGS="-k late", WORKERS=0 
 test-bench: $(INSTALLED) ## test the benchmarks: their arithmetic, and that each makes its chapter and plots out of rows
 	@$(PY) -m pytest tests/bench $(ARGS)
 
-test-faults: $(INSTALLED) ## kill, stop, pause and starve driver, broker, disk and topics; 100 kills (ARGS="--seed 2 --kills 20")
+test-faults: $(INSTALLED) ## kills, three brokers, a bad network, faults at random (ARGS="-k random_schedules --minutes 60 --seed 7")
 	@$(PY) -m pytest tests/fault -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy and the layers (import-linter), as CI runs them

@@ -6,6 +6,7 @@ broker took. The job's results are compared with that count, and with those of a
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from kafka_broker import KafkaBroker
+    from result_watcher import ResultWatcher
+    from support import Servers
 
 WINDOW_SECONDS = 10
 # Ten seconds of event time in one: a window is final every second.
@@ -41,7 +43,7 @@ FINISH = ("--trigger", "available-now", "--idle-timeout", "1 minute")
 class Stream:
     """Seeded events, loaded at a steady pace into a topic by a thread; a context manager."""
 
-    def __init__(self, broker: KafkaBroker, topic: str, seed: int) -> None:
+    def __init__(self, broker: Servers, topic: str, seed: int) -> None:
         self._topic = topic
         self._producer = Producer(
             {
@@ -110,6 +112,10 @@ class Stream:
         """The same with the groups of `--by type` too, in the order of keys."""
         return {key: (len(self._users[key]), self._number[key]) for key in sorted(self._users)}
 
+    def users(self) -> dict[str, set[str]]:
+        """Window start -> the users of all that was loaded."""
+        return {key: names for key, names in self._users.items() if " " not in key}
+
     def forget(self) -> None:
         """Counts from here on: what was loaded is gone."""
         self._users.clear()
@@ -137,38 +143,47 @@ class Stream:
                 self._number[key] += 1
 
 
-class Job:
-    """The job as its users start it, as often as it takes, on one checkpoint; `submit` are flags of spark-submit."""
+class Program:
+    """A job as its users start it, as often as it takes, on one checkpoint; `ended` are the lines it ended with.
 
-    def __init__(
-        self, broker: KafkaBroker, folder: Path, source: str, sink: str, *flags: str, submit: Sequence[str] = ()
-    ) -> None:
-        self.source, self.sink = source, sink
+    `submit` are flags of spark-submit.
+    """
+
+    script = "unique_users.py"
+
+    def __init__(self, folder: Path, flags: Iterable[str], submit: Sequence[str] = ()) -> None:
+        self.flags = list(flags)
         self.submit = list(submit)
+        self.ended: list[str] = []
         self._folder = folder
         self._starts = 0
-        self.checkpoint = folder / "checkpoint"
-        self.flags = ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source]
-        self.flags += ["--output-topic", sink, "--checkpoint-location", str(self.checkpoint)]
-        self.flags += ["--window", f"{WINDOW_SECONDS} seconds", "--watermark", WATERMARK, *flags]
         self._process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def start(self, *flags: str) -> None:
         """Starts it, with more flags perhaps; what it says begins anew."""
         self._starts += 1
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*submit_command(*self.submit), *self.flags, *flags],
+                [*submit_command(*self.submit, script=self.script), *self.flags, *flags],
                 stderr=log,
                 stdout=subprocess.DEVNULL,
                 cwd=self._folder,
-                env=plain_environment(),
+                env={**plain_environment(), **self.environment},
                 start_new_session=True,
             )
 
+    def restart_if_ended(self) -> None:
+        """Starts it again, as a supervisor does, when it ended by itself with one clear line and status 1."""
+        if self.status() is None:
+            return
+        self.ended.append(self.error())
+        assert self.status() == 1, self.ended[-1]
+        self.start()
+
     @property
     def _log(self) -> Path:
-        return self._folder / f"job-{self._starts}.log"
+        return self._folder / f"{self.script.removesuffix('.py')}-{self._starts}.log"
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to all of it: the JVM and Python."""
@@ -199,10 +214,24 @@ class Job:
     def error(self) -> str:
         """The line it ended with, among what Spark logs; fails when there is none, or a trace of Python's."""
         lines = self.said()
-        errors = [line for line in lines if line.startswith("unique_users: error: ")]
+        errors = [line for line in lines if line.startswith(f"{self.script.removesuffix('.py')}: error: ")]
         assert len(errors) == 1, "\n".join(lines[-30:])
         assert not any(line.startswith("Traceback") for line in lines), "\n".join(lines)
         return errors[0]
+
+
+class Job(Program):
+    """The job that counts, with windows of WINDOW_SECONDS."""
+
+    def __init__(
+        self, broker: Servers, folder: Path, source: str, sink: str, *flags: str, submit: Sequence[str] = ()
+    ) -> None:
+        self.source, self.sink = source, sink
+        self.checkpoint = folder / "checkpoint"
+        topics = ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source, "--output-topic", sink]
+        where = ["--checkpoint-location", str(self.checkpoint)]
+        windows = ["--window", f"{WINDOW_SECONDS} seconds", "--watermark", WATERMARK]
+        super().__init__(folder, [*topics, *where, *windows, *flags], submit)
 
     def batches(self) -> list[dict[str, str]]:
         """The batches it has told of since it was started: `name=value` of their lines."""
@@ -236,6 +265,36 @@ class Job:
         assert self.wait() == 0, "\n".join(self.said()[-10:])
 
 
+class RollupJob(Program):
+    """The job that unites windows to hours and more, from one topic to tables and another topic."""
+
+    script = "rollup_users.py"
+
+    def __init__(self, broker: Servers, folder: Path, source: str, sink: str) -> None:
+        self.sink = sink
+        self.tables = folder / "tables"
+        flags = ["--bootstrap-servers", broker.bootstrap_servers, "--input-topic", source, "--rollup-topic", sink]
+        for name in ("minutes", "rollups"):
+            flags += [f"--{name}-table", str(self.tables / name)]
+        super().__init__(folder, [*flags, "--checkpoint-location", str(folder / "rollup-checkpoint")])
+
+
+def wait_for_results(watcher: ResultWatcher, *programs: Program, number: int = 3, seconds: float = 420) -> None:
+    """Returns once so many more results came; programs that end by themselves meanwhile are started again."""
+    before, deadline = len(watcher.seen), time.monotonic() + seconds
+    while len(watcher.seen) < before + number:
+        for program in programs:
+            program.restart_if_ended()
+        assert time.monotonic() < deadline, "\n".join(line for program in programs for line in program.said()[-10:])
+        time.sleep(0.05)
+
+
+def longest_silence(watcher: ResultWatcher, since: float) -> float:
+    """The longest time without a result since a moment, in seconds."""
+    times = [since, *(result.arrived for result in list(watcher.seen) if result.arrived > since)]
+    return max(after - before for before, after in itertools.pairwise(times))
+
+
 def read_batches(lines: Iterable[str]) -> list[dict[str, str]]:
     """The batches that log lines tell of: `name=value` of each. A line that is being written does not count yet."""
     found = (re.search(r"\b(batch=.+) \| total ", line) for line in lines)
@@ -250,7 +309,7 @@ def wait_until(condition: Any, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def compare_with_exact(broker: KafkaBroker, sink: str, exact: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def compare_with_exact(broker: Servers, sink: str, exact: dict[str, tuple[int, int]]) -> dict[str, Any]:
     """Compares what a read_committed consumer sees with an exact count; fails if it differs.
 
     The last record of each window has to be right, and its records numbered 0, 1, 2, … in their order. Returns how many
@@ -281,6 +340,16 @@ def compare_with_exact(broker: KafkaBroker, sink: str, exact: dict[str, tuple[in
         "repeated": repeated,
         "in_order": list(revisions) == sorted(revisions),
     }
+
+
+def drain_and_compare(servers: Servers, stream: Stream, job: Job) -> str:
+    """Lets a job without a network fault drain the rest, and compares; returns what happened, in words."""
+    job.kill()
+    job.finish()
+    found = compare_with_exact(servers, job.sink, stream.exact())
+    assert found["repeated"] == 0
+    goes_on = "ends with one line and goes on when started again" if job.ended else "goes on by itself"
+    return f"{goes_on}; last records of all {found['windows']} windows equal the exact count, each revision once"
 
 
 def describe_seconds(values: list[float]) -> str:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest.mock import patch
 
 import pyspark
@@ -47,7 +47,14 @@ DEADLINE_SECONDS = 300.0
 needs_state_reader = pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark 3.5 can't read its state")
 
 
-def read_messages(broker: KafkaBroker, topic: str, isolation: str = "read_uncommitted") -> list[Message]:
+class Servers(Protocol):
+    """A broker, a cluster, or what stands before them."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+
+def read_messages(broker: Servers, topic: str, isolation: str = "read_uncommitted") -> list[Message]:
     """All records of a topic with one partition, in order, as a consumer with that isolation level sees them."""
     consumer = Consumer(
         {
@@ -100,9 +107,7 @@ def wait_for_metric(
     return samples
 
 
-def read_records(
-    broker: KafkaBroker, topic: str, isolation: str = "read_uncommitted"
-) -> list[tuple[str, dict[str, Any]]]:
+def read_records(broker: Servers, topic: str, isolation: str = "read_uncommitted") -> list[tuple[str, dict[str, Any]]]:
     """All results in a topic with one partition, `(key, value)`, in order."""
     messages = read_messages(broker, topic, isolation)
     return [((message.key() or b"").decode(), json.loads(message.value() or b"")) for message in messages]
@@ -210,9 +215,9 @@ if pyspark.__version__ >= "4":
     LOG_IN_JSON += ["--conf", f"spark.driver.extraJavaOptions=-Dlog4j2.configurationFile={LAYOUTS}"]
 
 
-def submit_command(*flags: str) -> list[str]:
-    """The job as its users start it, with flags of spark-submit; its own may follow."""
-    return [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", *flags, str(ROOT / "jobs" / "unique_users.py")]
+def submit_command(*flags: str, script: str = "unique_users.py") -> list[str]:
+    """A job as its users start it, with flags of spark-submit; its own may follow."""
+    return [str(SPARK_SUBMIT), "--conf", "spark.ui.enabled=false", *flags, str(ROOT / "jobs" / script)]
 
 
 def read_log(stderr: str) -> list[tuple[str, str]]:

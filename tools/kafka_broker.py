@@ -81,15 +81,23 @@ def find_free_port() -> int:
             return port
 
 
-def create_topics(bootstrap_servers: str, topics: dict[str, int], config: dict[str, str] | None = None) -> list[str]:
+def make_cluster_id() -> str:
+    """An id for a new cluster, as Kafka's own tool draws one."""
+    # The first byte is fixed, because Kafka would read an id that begins with "-" as a flag.
+    return urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+
+
+def create_topics(
+    bootstrap_servers: str, topics: dict[str, int], config: dict[str, str] | None = None, replicas: int = 1
+) -> list[str]:
     """Creates the missing topics (name -> number of partitions). Returns the names of the new ones.
 
-    `config` holds Kafka's topic settings, such as `cleanup.policy`. Raises BrokerError when the broker can't be
-    reached or refuses.
+    `config` holds Kafka's topic settings, such as `cleanup.policy`. Each partition is on so many brokers. Raises
+    BrokerError when the broker can't be reached or refuses.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     new = [
-        NewTopic(name, num_partitions=partitions, replication_factor=1, config=config or {})
+        NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=config or {})
         for name, partitions in topics.items()
     ]
     created = []
@@ -109,11 +117,14 @@ class KafkaBroker:
 
     `port` 0 takes a free port. `data` None takes a temporary folder, which is removed at the end. After `stop()` or
     `kill()` the broker may `start()` again, with the same port and data. With `secure` there is a second listener with
-    TLS, SASL/SCRAM and ACLs (`kafka_security`); whoever uses the first listener is a superuser.
+    TLS, SASL/SCRAM and ACLs (`kafka_security`); whoever uses the first listener is a superuser. `heap` is Java's
+    `-Xmx`.
     """
 
-    def __init__(self, port: int = 0, data: Path | None = None, secure: bool = False) -> None:
+    def __init__(self, port: int = 0, data: Path | None = None, secure: bool = False, heap: str = "1g") -> None:
         """Chooses the ports and the folder, and starts nothing yet."""
+        self.cluster_id = make_cluster_id()
+        self._heap = heap
         self.port = port or find_free_port()
         self._secure_port = find_free_port() if secure else None
         self._controller_port = find_free_port()
@@ -147,6 +158,11 @@ class KafkaBroker:
 
     def start(self) -> None:
         """Starts the broker and returns when it answers; raises BrokerError when it does not."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Starts the broker's process, and does not wait until it answers; raises BrokerError when it can't."""
         if not BROKER_JARS.is_dir():
             raise BrokerError(f"no Kafka in {BROKER_JARS}: run make install")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -156,12 +172,11 @@ class KafkaBroker:
             self._format(settings)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._java("-Xmx1g"), "kafka.Kafka", str(settings)],
+                [*self._java(f"-Xmx{self._heap}"), "kafka.Kafka", str(settings)],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C must not reach the broker: it is stopped after the job
             )
-        self._wait_until_ready()
 
     def stop(self) -> None:
         """Lets the broker shut down; does nothing when it does not run."""
@@ -170,6 +185,14 @@ class KafkaBroker:
     def kill(self) -> None:
         """Kills the broker with SIGKILL, like a crash."""
         self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stops the broker's process where it is, like a machine that hangs; `resume` lets it go on."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets a paused broker go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
         """Creates a topic unless it exists."""
@@ -221,15 +244,15 @@ class KafkaBroker:
         return ["java", *options, *wanted, *logging, "-cp", classes]
 
     def _format(self, settings: Path) -> None:
-        # The first byte is fixed, because Kafka would read an id that begins with "-" as a flag.
-        cluster = urlsafe_b64encode(b"\x00" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-        command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+        format_ = ["format", "-t", self.cluster_id, "-c", str(settings)]
+        command = [*self._java(), "kafka.tools.StorageTool", *format_]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip().splitlines() or ["it printed nothing"]
             raise BrokerError(f"Kafka could not format {self._folder}: {said[-1]}")
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Returns when the broker answers; raises BrokerError when it ends, or does not in START_TIMEOUT_SECONDS."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         while True:
@@ -254,6 +277,7 @@ class KafkaBroker:
         if process is None:
             return
         process.send_signal(how)
+        process.send_signal(signal.SIGCONT)  # a paused one would not end by SIGTERM
         try:
             process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from faults import Job, Stream, write_json
 from kafka_broker import KafkaBroker
+from kafka_cluster import KafkaCluster
 from machine import describe_machine
 from support import ROOT
+from toxiproxy import Toxiproxy, ToxiproxyError, install_toxiproxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="of the events and of the moments (default: 1)")
     parser.addoption("--kills", type=int, default=100, help="of driver and broker, at least (default: 100)")
     parser.addoption("--live-seconds", type=int, default=300, help="of a stream read by a schedule (default: 300)")
+    parser.addoption(
+        "--minutes", type=float, default=1.0, help="of schedules drawn at random, one at least (default: 1)"
+    )
+    parser.addoption("--schedule", help="a file with a schedule, to be run in place of those drawn at random")
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +51,50 @@ def broker() -> Iterator[KafkaBroker]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[KafkaCluster]:
+    """Three brokers; a test leaves all of them running."""
+    with KafkaCluster() as running:
+        yield running
+
+
+@pytest.fixture
+def whole_cluster(cluster: KafkaCluster) -> KafkaCluster:
+    """The same, whatever the test before left of it."""
+    for node in cluster.nodes.values():
+        if node.is_running:
+            node.resume()
+    cluster.start()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def network(cluster: KafkaCluster, seed: int) -> Iterator[dict[int, Toxiproxy]]:
+    """A proxy before each broker of the cluster, by number; clients of `proxied_bootstrap_servers` pass them."""
+    try:
+        install_toxiproxy()
+    except ToxiproxyError as error:
+        pytest.skip(str(error))
+    with ExitStack() as stack:
+        yield {
+            number: stack.enter_context(Toxiproxy(node.advertised_port, node.proxied_port, seed))
+            for number, node in cluster.nodes.items()
+        }
+
+
+@pytest.fixture
+def good_network(network: dict[int, Toxiproxy]) -> Iterator[dict[int, Toxiproxy]]:
+    """The same without faults, before and after."""
+    for proxy in network.values():
+        proxy.heal()
+        proxy.clear()
+    yield network
+    for proxy in network.values():
+        proxy.heal()
+        proxy.clear()
+        proxy.cut()
+
+
 @pytest.fixture
 def setting(broker: KafkaBroker, tmp_path: Path, seed: int) -> Iterator[Callable[..., tuple[Stream, Job]]]:
     """Makes a stream into a new topic `NAME-in`, and a job from there to `NAME-out`, which is killed at the end."""
@@ -54,6 +105,24 @@ def setting(broker: KafkaBroker, tmp_path: Path, seed: int) -> Iterator[Callable
         broker.create_topic(f"{name}-out")
         jobs.append(Job(broker, tmp_path, f"{name}-in", f"{name}-out", *flags))
         return Stream(broker, f"{name}-in", seed), jobs[-1]
+
+    yield make
+    for job in jobs:
+        job.kill()
+
+
+@pytest.fixture
+def cluster_setting(
+    whole_cluster: KafkaCluster, tmp_path: Path, seed: int
+) -> Iterator[Callable[..., tuple[Stream, Job]]]:
+    """The same on the cluster."""
+    jobs = []
+
+    def make(name: str, *flags: str) -> tuple[Stream, Job]:
+        whole_cluster.create_topic(f"{name}-in", 2)
+        whole_cluster.create_topic(f"{name}-out")
+        jobs.append(Job(whole_cluster, tmp_path, f"{name}-in", f"{name}-out", *flags))
+        return Stream(whole_cluster, f"{name}-in", seed), jobs[-1]
 
     yield make
     for job in jobs:

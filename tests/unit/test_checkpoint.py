@@ -167,8 +167,9 @@ def test_a_failure_with_a_whole_checkpoint_stays_what_it_is(spark: SparkSession,
 
 
 GONE = (
-    "events of the input topic are gone before they were read: retention removed them, or the topic was deleted and "
-    "created again; take another --checkpoint-location, which starts with what there is"
+    "events of the input topic are gone before they were read: retention removed them, the topic was deleted and "
+    "created again, or a broker that lacked them became the leader (unclean leader election); take another "
+    "--checkpoint-location, which starts with what there is"
 )
 FULL = (
     "no space left on the disk of --checkpoint-location or of Spark's local folders: make room, then start the job "

@@ -24,6 +24,7 @@ from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter, Write
 from uniques.kafka.partitions import TopicEnds
 from uniques.kafka.records import make_reject_records
 from uniques.kafka.subscription import Subscription
+from uniques.kafka.truncation import TruncationCheck
 from uniques.local_io import PrintWriter
 from uniques.runtime.gate import BatchGate
 from uniques.runtime.listener import ProgressListener
@@ -35,7 +36,7 @@ from uniques.state.punctuation import read_punctuation, relocate_punctuation, wr
 from uniques.state.sidecar import keep_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pyspark.sql import DataFrame, SparkSession
 
@@ -57,6 +58,7 @@ def run_stream(
     if gateway_of(spark) is None:
         return run_plain_stream(spark, settings, topics, stop)
     ends = TopicEnds(spark, settings.cluster, settings.source.subscription)
+    truncation = TruncationCheck(ends)
     with closing(ends), closing(open_writer(spark, settings)) as output:
         milliseconds, began = settings.running.trigger_milliseconds, time.time()
         drain_to = ends.read() if milliseconds is None else None
@@ -68,10 +70,15 @@ def run_stream(
             settings.source.max_offsets_per_trigger,
         )
         publisher = Publisher(spark, settings, partitions, output, drain_to)
+
+        def poll() -> None:
+            truncation.check(partitions.plan.offsets)
+            publisher.poll()
+
         if not publisher.gate.is_closed:
             follow_schemas(
                 settings.events.format,
-                lambda: run_query(spark, settings, count_changes(spark, settings, topics), publisher, stop),
+                lambda: run_query(spark, settings, count_changes(spark, settings, topics), publisher, poll, stop),
             )
         is_drained = drain_to is not None and not stop.requested and settings.running.idle_seconds is not None
         publisher.finish(began if is_drained else None)
@@ -89,9 +96,17 @@ def describe_clock(timestamp_type: str) -> str:
 
 
 def run_query(
-    spark: SparkSession, settings: CountSettings, changes: DataFrame, publisher: Publisher, stop: StopSignal
+    spark: SparkSession,
+    settings: CountSettings,
+    changes: DataFrame,
+    publisher: Publisher,
+    poll: Callable[[], None],
+    stop: StopSignal,
 ) -> None:
-    """Runs the query of `count_changes` until a stop is requested, or the publisher has all it waits for."""
+    """Runs the query of `count_changes` until a stop is requested, or the publisher has all it waits for.
+
+    Calls `poll` again and again meanwhile.
+    """
     publisher.gate = BatchGate()  # a query before this one may have closed its own
     take = SchemaGuard(spark, settings.events.format).wrap(publisher.take_batch, publisher.gate)
     listener = ProgressListener(publisher)
@@ -105,7 +120,7 @@ def run_query(
         with changed_setting(spark, "spark.sql.streaming.noDataMicroBatches.enabled", "false"):
             query = listener.start(writer)
         try:
-            run_until_stopped(query, stop, publisher.poll, publisher.gate)
+            run_until_stopped(query, stop, poll, publisher.gate)
         except JobError:
             publisher.raise_failure()  # says more than Spark's own error
             raise

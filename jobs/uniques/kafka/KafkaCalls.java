@@ -7,6 +7,7 @@ import java.util.HashMap;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
@@ -78,6 +79,33 @@ public final class KafkaCalls {
             long offset = ((ListOffsetsResultInfo) entry.getValue()).offset();
             lines.append(partition.topic()).append(' ').append(partition.partition()).append(' ').append(offset);
             lines.append('\n');
+        }
+        return lines.toString();
+    }
+
+    /** Asks for the end of each partition, a line each: topic and partition; does not wait for the answer. */
+    public Future askEnds(Admin admin, String partitions) {
+        Map asked = new HashMap();
+        String[] lines = partitions.split("\n");
+        for (int i = 0; i < lines.length; i++) {
+            String[] parts = lines[i].split(" ");
+            asked.put(new TopicPartition(parts[0], Integer.parseInt(parts[1])), OffsetSpec.latest());
+        }
+        return admin.listOffsets(asked).all();
+    }
+
+    /** The leader epoch of each partition that `askEnds` asked for, a line each: topic, partition, epoch. */
+    public String readEpochs(Future ends) throws Exception {
+        StringBuilder lines = new StringBuilder();
+        for (Iterator each = ((Map) ends.get()).entrySet().iterator(); each.hasNext();) {
+            Map.Entry entry = (Map.Entry) each.next();
+            TopicPartition partition = (TopicPartition) entry.getKey();
+            Optional epoch = ((ListOffsetsResultInfo) entry.getValue()).leaderEpoch();
+            // Brokers before Kafka 2.1 have none.
+            if (epoch.isPresent()) {
+                lines.append(partition.topic()).append(' ').append(partition.partition()).append(' ');
+                lines.append(epoch.get()).append('\n');
+            }
         }
         return lines.toString();
     }

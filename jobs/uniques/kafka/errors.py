@@ -21,8 +21,9 @@ NO_ANSWER = "{kafka} did not answer{wait}: is it running, and do --bootstrap-ser
 # A sign in a message or trace, and the line for it. `{kafka}` is "Kafka at host:port", or "Kafka" where the servers are
 # not known; `{topic}` is "topic 'in'", or "a topic of the job".
 KAFKA_ERRORS = {
-    LOST_RECORDS: "events of the input topic are gone before they were read: retention removed them, or the topic was "
-    "deleted and created again; take another --checkpoint-location, which starts with what there is",
+    LOST_RECORDS: "events of the input topic are gone before they were read: retention removed them, the topic was "
+    "deleted and created again, or a broker that lacked them became the leader (unclean leader election); take another "
+    "--checkpoint-location, which starts with what there is",
     "UnknownTopicOrPartitionException": "{topic} does not exist on {kafka}: create it, then start the job again",
     "No resolvable bootstrap urls": "{kafka} can't be found: check --bootstrap-servers",
     "SaslAuthenticationException": "{kafka} refused the login: check the credentials in --kafka-config",

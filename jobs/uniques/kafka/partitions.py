@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError
 
@@ -23,11 +23,11 @@ class TopicEnds:
 
     def __init__(self, spark: SparkSession, cluster: KafkaCluster, subscription: Subscription) -> None:
         """Raises UsageError, one line, when the driver has no Kafka client."""
-        self._client = JavaClient(spark, subscription.flag)
-        self._cluster = cluster
-        self._subscription = subscription
+        self.client = JavaClient(spark, subscription.flag)
+        self.cluster = cluster
+        self.subscription = subscription
         self._isolation = {**CONSUMER_PROPERTIES, **cluster.properties}["isolation.level"]
-        self._admin = self._client.kafka.clients.admin.Admin.create(self._client.properties(cluster, {}))
+        self.admin: Any = self.client.kafka.clients.admin.Admin.create(self.client.properties(cluster, {}))
 
     def read(self) -> dict[Partition, int]:
         """Partition -> the offset behind its last record, before the first transaction that is open.
@@ -36,13 +36,13 @@ class TopicEnds:
         Kafka fails to say.
         """
         try:
-            names = self._client.list_of(find_topics(self._client, self._admin, self._subscription))
-            lines = self._client.calls.readEnds(self._admin, names, self._isolation.upper(), ANSWER_SECONDS)
+            names = self.client.list_of(find_topics(self.client, self.admin, self.subscription))
+            lines = self.client.calls.readEnds(self.admin, names, self._isolation.upper(), ANSWER_SECONDS)
         except Py4JError as error:
-            raise JobError(explain_kafka_error(str(error), self._cluster, self._subscription.text)) from error
+            raise JobError(explain_kafka_error(str(error), self.cluster, self.subscription.text)) from error
         ends = (line.split(" ") for line in lines.splitlines())
         return {(topic, int(partition)): int(offset) for topic, partition, offset in ends}
 
     def close(self) -> None:
         """Ends the client's threads."""
-        self._admin.close(self._client.java.time.Duration.ofSeconds(0))
+        self.admin.close(self.client.java.time.Duration.ofSeconds(0))
