@@ -18,7 +18,7 @@ from packages import BROKER_PACKAGE, CONF, LOGGER_PACKAGE, S3A_PACKAGE, YARN_PAC
 
 
 def list_packages() -> list[str]:
-    """The connectors of every Spark in `conf/spark-versions.txt`, the embedded Kafka, the YARN of the tests, and Hadoop for S3."""
+    """The connectors of every Spark in `conf/spark-versions.txt`, the embedded Kafka, YARN, and Hadoop for S3."""
     lines = (CONF / "spark-versions.txt").read_text().splitlines()
     connectors = [package for line in lines if not line.startswith("#") for package in line.split()[2:]]
     own = [BROKER_PACKAGE, LOGGER_PACKAGE, *YARN_PACKAGES, S3A_PACKAGE]
