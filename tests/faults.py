@@ -167,7 +167,7 @@ class Program:
             self._process = subprocess.Popen(
                 [*submit_command(*self.submit, script=self.script), *self.flags, *flags],
                 stderr=log,
-                stdout=subprocess.DEVNULL,
+                stdout=log,  # where spark-submit writes what Python writes to stderr, a trace for example
                 cwd=self._folder,
                 env={**plain_environment(), **self.environment},
                 start_new_session=True,
@@ -215,7 +215,7 @@ class Program:
         """The line it ended with, among what Spark logs; fails when there is none, or a trace of Python's."""
         lines = self.said()
         errors = [line for line in lines if line.startswith(f"{self.script.removesuffix('.py')}: error: ")]
-        assert len(errors) == 1, "\n".join(lines[-30:])
+        assert len(errors) == 1, f"status {self.status()}\n" + "\n".join(lines[-30:])
         assert not any(line.startswith("Traceback") for line in lines), "\n".join(lines)
         return errors[0]
 
@@ -262,7 +262,7 @@ class Job(Program):
         self.start(*FINISH)
         if self.wait() == 1 and "did not answer" in self.error():
             self.start(*FINISH)
-        assert self.wait() == 0, "\n".join(self.said()[-10:])
+        assert self.wait() == 0, f"status {self.status()}\n" + "\n".join(self.said()[-10:])
 
 
 class RollupJob(Program):

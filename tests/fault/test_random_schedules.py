@@ -7,6 +7,7 @@ there once and in order, none is missing, and the accounting adds up. A schedule
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -42,6 +43,15 @@ LIBFAKETIME = [
     *Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"),
     *Path("/usr/lib/faketime").glob("libfaketimeMT.so.1"),
 ]
+# Python reads this when it starts: moves the clock of the job's Python as libfaketime moves that of its JVM.
+MOVE_CLOCK = """
+import pathlib, time
+
+def move(real=time.time, clock=pathlib.Path({clock!r})):
+    return real() + float(clock.read_text().strip().rstrip("s") or 0)
+
+time.time = move
+"""
 
 
 def test_a_schedule_is_drawn_from_its_seed_and_read_back_from_its_text() -> None:
@@ -130,10 +140,17 @@ class Rounds:
         if LIBFAKETIME:
             clock = folder / "clock"
             clock.write_text("+0s\n")
+            (folder / "sitecustomize.py").write_text(MOVE_CLOCK.format(clock=str(clock)))
+            python = folder / "python"
+            # Under libfaketime 0.9.10 Python's sleep() fails.
+            python.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {sys.executable} "$@"\n')
+            python.chmod(0o755)
             job.environment = {
                 "LD_PRELOAD": str(LIBFAKETIME[0]),
                 "FAKETIME_TIMESTAMP_FILE": str(clock),
                 "FAKETIME_CACHE_DURATION": "1",
+                "PYTHONPATH": str(folder),
+                "PYSPARK_DRIVER_PYTHON": str(python),
                 # Else Java's timed waits end at once, and its threads turn in circles.
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_FORCE_MONOTONIC_FIX": "0",
