@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import support
 from install_spark import SPARK_HOME
 from load_events import load_lines
 from packages import CACHE, read_packages
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from kafka_broker import KafkaBroker
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
 DIST = ROOT / "dist"
 CONNECTOR, DELTA = read_packages()[:2]
@@ -127,6 +128,12 @@ class Submitter:
     def _list(self) -> set[str]:
         found = self._cluster.ask("apps")["apps"]
         return {each["id"] for each in found["app"]} if found else set()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five JVMs on two cores: a start of the driver takes minutes where others use the machine too."""
+    monkeypatch.setattr(support, "DEADLINE_SECONDS", 1200.0)
 
 
 @pytest.fixture
