@@ -70,12 +70,12 @@ def parse_events(
     ValueError for a duration that is none.
     """
     names = {field: f"read_{at}" for at, field in enumerate(shape.fields)}
-    parsed = records.withColumns({names[field]: read_record_field(field) for field in shape.record_fields})
+    parsed = add_columns(records, {names[field]: read_record_field(field) for field in shape.record_fields})
     parsed = decode_values(parsed, shape, decode)
     text = F.col("left_to_spark").cast("string")
     paths = [*([shape.time] if shape.has_time_field else []), *shape.json_fields]
     plan = parse_fields(text, list(dict.fromkeys(paths)))
-    parsed = parsed.withColumns(plan.columns)
+    parsed = add_columns(parsed, plan.columns)
     found = {
         names[field]: F.coalesce(f"decoded.value_{at}", plan.values[field])
         for at, field in enumerate(shape.json_fields)
@@ -98,6 +98,11 @@ def parse_events(
         ),
         "reject_reason",
     )
+
+
+def add_columns(frame: DataFrame, columns: dict[str, Column]) -> DataFrame:
+    """The frame with these columns too; Spark Connect takes no empty set of them."""
+    return frame.withColumns(columns) if columns else frame
 
 
 def decode_values(records: DataFrame, shape: EventShape, decode: Callable[[Column], Column] | None) -> DataFrame:

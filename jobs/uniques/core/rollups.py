@@ -148,7 +148,8 @@ def unite(parts: DataFrame, calendar: Calendar, period: str) -> DataFrame:
 def add_group(rows: DataFrame) -> DataFrame:
     """Rows of a table with the columns of GROUP, null in a table of an earlier release, which has totals only."""
     types = {"group": "string", "other": "boolean"}
-    return rows.withColumns({name: F.lit(None).cast(types[name]) for name in GROUP if name not in rows.columns})
+    missing = {name: F.lit(None).cast(types[name]) for name in GROUP if name not in rows.columns}
+    return rows.withColumns(missing) if missing else rows  # Spark Connect takes no empty set of columns
 
 
 def minutes_as_parts(minutes: DataFrame) -> DataFrame:
