@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_in_a_batch_changes_no_result(
     text = "".join(said)
     assert "Lost executor" in text
     batches = [int(number) for number in re.findall(r"unique_users: batch=(\d+) ", text)]
-    assert max(batches) > len(events) / BATCH - 1
+    assert max(batches) >= len(events) / BATCH - 1  # one more where the partitions are not of one length
     summary = json.loads(re.findall(r"unique_users: summary: (.+)", text)[0])
     # Rows of a task that ran twice are observed twice; then the summary must not call itself exact.
     assert summary["read"] == len(events) or (summary["read"] > len(events) and not summary["exact"])
