@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,25 +17,17 @@ from generate_events import Settings, generate_events
 from kafka_broker import KafkaBroker
 from load_events import load_lines
 from pyspark.sql import SparkSession
-from pyspark.sql.streaming.listener import StreamingQueryListener
 from report import make_table, show_spread
 from rows import ratios, say
-from uniques.apps import count
-from uniques.jvm import names_of
-from uniques.runtime.listener import add_listeners
-from uniques.runtime.signals import StopSignal
+from uniques.jvm import require_jvm
+from whole_job import BatchWatcher, drain
 from workers import SparkWorker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pyspark.sql.streaming.listener import (
-        QueryIdleEvent,
-        QueryProgressEvent,
-        QueryStartedEvent,
-        QueryTerminatedEvent,
-    )
+    from pyspark.sql.streaming.listener import StreamingQueryProgress
     from rows import Parameter, Recorder, Row
 
 EVENTS_A_BATCH = 10_000
@@ -46,41 +37,27 @@ BASE = (2, "default flags")
 # The first batches of a run fill the caches of its plan.
 LEFT_OUT = 3
 ASKED_MS = {2: 200, 16: 220}
-LISTENER_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the job cost: milliseconds of its batches, `left_out` ones aside, and processes started."""
+    """What one run of the job cost: milliseconds of its batches, without the first ones, and processes started."""
 
     milliseconds: list[float]
-    steps: dict[str, float]
     processes: int
 
 
-class BatchTimes(StreamingQueryListener):
-    """Notes what the batches with events took."""
+class BatchTimes(BatchWatcher):
+    """Notes what each batch took."""
 
     def __init__(self) -> None:
         """Nothing is noted yet."""
+        super().__init__()
         self.durations: list[dict[str, int]] = []
-        self.events = 0
 
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+    def take(self, progress: StreamingQueryProgress, events: int) -> None:  # noqa: ARG002  # all are alike
         """Notes a batch."""
-        observed = event.progress.observedMetrics.get("events")
-        if observed and observed["read"]:
-            self.events += observed["read"]
-            self.durations.append(dict(event.progress.durationMs))
-
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
-        """Nothing to note yet."""
-
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
-        """Nothing to note."""
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
-        """Nothing to note any more."""
+        self.durations.append(dict(progress.durationMs))
 
 
 def drain_topic(servers: str, folder: str, partitions: int, events: int, flags: Sequence[str]) -> Run:
@@ -88,33 +65,19 @@ def drain_topic(servers: str, folder: str, partitions: int, events: int, flags: 
     spark = SparkSession.builder.getOrCreate()
     location = tempfile.mkdtemp(dir=folder)
     said = ["--bootstrap-servers", servers, "--input-topic", f"in-{partitions}", "--checkpoint-location", location]
-    said += ["--trigger", "available-now", "--max-offsets-per-trigger", str(EVENTS_A_BATCH), *flags]
-    settings = count.parse_settings(said)
     times = BatchTimes()
-    recording = find_names(spark).jdk.jfr.Recording()
+    recording = require_jvm(spark, "batches").jdk.jfr.Recording()
     recording.enable("jdk.ProcessStart")
     recording.start()
-    # As the job's own listener is added: PySpark's way would take a good part of what is measured.
-    with add_listeners(spark, [times]):
-        count.run(spark, settings, StopSignal())
-        recording.stop()
-        # Spark calls listeners after the batch, on a thread of its own.
-        deadline = time.monotonic() + LISTENER_SECONDS
-        while times.events < events and time.monotonic() < deadline:
-            time.sleep(0.1)
+    drain(spark, [*said, "--max-offsets-per-trigger", str(EVENTS_A_BATCH), *flags], events, times)
+    recording.stop()
     counted = times.durations[LEFT_OUT:]
-    steps = {name: statistics.median(one.get(name, 0) for one in counted) for name in counted[-1]}
-    return Run([float(one["triggerExecution"]) for one in counted], steps, count_processes(spark, recording, folder))
-
-
-def find_names(spark: SparkSession) -> Any:
-    """The names of the driver's JVM."""
-    return names_of(spark.sparkContext._gateway)
+    return Run([float(one["triggerExecution"]) for one in counted], count_processes(spark, recording, folder))
 
 
 def count_processes(spark: SparkSession, recording: Any, folder: str) -> int:
     """How many processes a recording of Java's flight recorder saw start."""
-    jvm = find_names(spark)
+    jvm = require_jvm(spark, "batches")
     path = jvm.java.io.File(f"{folder}/recording.jfr").toPath()
     recording.dump(path)
     recording.close()
@@ -140,7 +103,7 @@ def measure(recorder: Recorder, rounds: int) -> None:
                 for name, flags in COUNTERS.items():
                     say(f"  {'warming up' if not round_ else f'round {round_} of {rounds}'}: {partitions}, {name}")
                     run = worker.call(drain_topic, broker.bootstrap_servers, folder, partitions, events, flags)
-                    say(f"    {statistics.median(run.milliseconds):.0f} ms a batch {run.steps}")
+                    say(f"    {statistics.median(run.milliseconds):.0f} ms a batch")
                     if round_:
                         found[partitions, name].append(run)
     medians = {way: [statistics.median(run.milliseconds) for run in runs] for way, runs in found.items()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,22 +19,16 @@ from generate_events import Settings, generate_events
 from kafka_broker import KafkaBroker
 from load_events import load_lines
 from pyspark.sql import SparkSession
-from pyspark.sql.streaming.listener import StreamingQueryListener
 from report import COLOURS, make_table, save_plot, show_spread, start_plot
 from rows import alternate, ratios, say
-from uniques.apps import count
-from uniques.runtime.signals import StopSignal
+from uniques.jvm import require_jvm
+from whole_job import BatchWatcher, drain
 from workers import SparkWorker, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pyspark.sql.streaming.listener import (
-        QueryIdleEvent,
-        QueryProgressEvent,
-        QueryStartedEvent,
-        QueryTerminatedEvent,
-    )
+    from pyspark.sql.streaming.listener import StreamingQueryProgress
     from rows import Recorder, Row
 
 BASE = "base"
@@ -124,24 +117,21 @@ class Look:
     python_mb: float | None = None
 
 
-class Looker(StreamingQueryListener):
+class Looker(BatchWatcher):
     """Looks at every batch, and every so many at the memory."""
 
     def __init__(self, spark: SparkSession, every: int) -> None:
         """`every`: batches from one garbage collection to the next."""
+        super().__init__()
         self.looks: list[Look] = []
         self._spark = spark
         self._every = every
 
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+    def take(self, progress: StreamingQueryProgress, events: int) -> None:
         """Takes the figures of a batch with events."""
-        progress = event.progress
-        observed = progress.observedMetrics.get("events")
-        if not observed or not observed["read"]:
-            return
         look = Look(
             progress.batchId,
-            observed["read"],
+            events,
             progress.durationMs["triggerExecution"] / 1000,
             sum(operator.numRowsTotal for operator in progress.stateOperators),
             sum(operator.memoryUsedBytes for operator in progress.stateOperators) / 1e6,
@@ -150,19 +140,8 @@ class Looker(StreamingQueryListener):
             look = replace(look, heap_mb=self._read_heap(), python_mb=read_own_memory())
         self.looks.append(look)
 
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
-        """Nothing to see yet."""
-
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
-        """Nothing to see."""
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
-        """Nothing to see any more."""
-
     def _read_heap(self) -> float:
-        jvm = self._spark.sparkContext._jvm
-        if jvm is None:
-            raise RuntimeError("no JVM to ask")
+        jvm = require_jvm(self._spark, "scaling")
         jvm.java.lang.System.gc()
         runtime = jvm.java.lang.Runtime.getRuntime()
         return float(runtime.totalMemory() - runtime.freeMemory()) / 1e6
@@ -182,14 +161,8 @@ def walk_minutes(servers: str, folder: str, minutes: int, batch: int, every: int
     spark.conf.set("spark.sql.shuffle.partitions", 2)
     flags = ["--bootstrap-servers", servers, "--input-topic", "minutes", "--output-topic", "minutes-out"]
     flags += ["--checkpoint-location", f"{folder}/years", "--max-offsets-per-trigger", str(batch)]
-    settings = count.parse_settings([*flags, "--trigger", "available-now"])
     looker = Looker(spark, every)
-    spark.streams.addListener(looker)
-    count.run(spark, settings, StopSignal())
-    # Spark calls listeners after the batch, on a thread of its own.
-    deadline = time.monotonic() + 30
-    while sum(look.events for look in looker.looks) < minutes and time.monotonic() < deadline:
-        time.sleep(0.1)
+    drain(spark, flags, minutes, looker)
     return looker.looks
 
 

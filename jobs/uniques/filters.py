@@ -16,7 +16,7 @@ from pyspark.sql.types import BooleanType
 
 from uniques.core.fields import Field, Filter, make_field
 from uniques.errors import UsageError
-from uniques.jvm import gateway_of
+from uniques.jvm import jvm_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,8 @@ def read_filter(spark: SparkSession, text: str) -> Filter:
 
     Raises UsageError, one line, for anything else.
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         raise UsageError("--where needs a classic Spark driver: Spark Connect gives no access to its SQL parser")
     try:
         tree = spark._jsparkSession.sessionState().sqlParser().parseExpression(text)
@@ -67,7 +67,7 @@ def read_filter(spark: SparkSession, text: str) -> Filter:
         check_node(text, node)
         if node.nodeName() == "UnresolvedAttribute":
             try:
-                field = make_field(list_items(node.nameParts()))
+                field = make_field(list_sequence(node.nameParts()))
             except ValueError as error:
                 raise refuse(text, f"{error} is no field of a record") from error
             origin = node.origin()
@@ -90,7 +90,7 @@ def check_node(text: str, node: Any) -> None:
     """Raises UsageError when a node of the expression is not on the lists."""
     name = node.nodeName()
     if name == "UnresolvedFunction":
-        name = ".".join(list_items(node.nameParts())).lower()
+        name = ".".join(list_sequence(node.nameParts())).lower()
         if name not in FUNCTIONS:
             raise refuse(text, f"the function {name} is not allowed")
     elif name not in OPERATORS:
@@ -119,11 +119,11 @@ def check_condition(spark: SparkSession, text: str, found: Filter) -> None:
 def list_nodes(tree: Any) -> Iterator[Any]:
     """The nodes of a Catalyst expression, from its root."""
     yield tree
-    for child in list_items(tree.children()):
+    for child in list_sequence(tree.children()):
         yield from list_nodes(child)
 
 
-def list_items(items: Any) -> list[Any]:
+def list_sequence(items: Any) -> list[Any]:
     """A Scala sequence as a list."""
     return [items.apply(at) for at in range(items.size())]
 

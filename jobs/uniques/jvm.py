@@ -61,21 +61,24 @@ def gateway_of(spark: SparkSession) -> Any | None:
     return getattr(getattr(spark, "_sc", None), "_gateway", None)
 
 
-def require_gateway(spark: SparkSession, flag: str) -> Any:
-    """The gateway; raises UsageError, one line that names `flag`, where there is none for its Java function."""
+def jvm_of(spark: SparkSession) -> Any | None:
+    """The JVM that Python drives, as its JavaNames, one for each JVM; None under Spark Connect, where there is none."""
     gateway = gateway_of(spark)
     if gateway is None:
-        raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect takes no Java function")
-    return gateway
-
-
-def names_of(gateway: Any) -> Any:
-    """The JavaNames of the gateway's JVM, one for each JVM."""
+        return None
     # py4j takes an attribute that a gateway does not have for a method of its entry point.
     kept = vars(gateway)
     if NAMES not in kept:
         kept[NAMES] = JavaNames(gateway.jvm)
     return kept[NAMES]
+
+
+def require_jvm(spark: SparkSession, flag: str) -> Any:
+    """The same; raises UsageError, one line that names `flag`, where there is none for its Java function."""
+    jvm = jvm_of(spark)
+    if jvm is None:
+        raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect takes no Java function")
+    return jvm
 
 
 def list_items(collection: Any) -> list[Any]:
@@ -90,9 +93,9 @@ def list_items(collection: Any) -> list[Any]:
 @contextmanager
 def java_function(spark: SparkSession, flag: str) -> Iterator[Any]:
     """The JVM, to make a Java function in; raises UsageError, one line that names `flag`, where Spark takes none."""
-    gateway = require_gateway(spark, flag)
+    jvm = require_jvm(spark, flag)
     try:
-        yield names_of(gateway)
+        yield jvm
     except JAVA_ERRORS as error:
         raise UsageError(f"{flag}: this Spark takes no Java function: {first_lines(error)}") from error
 

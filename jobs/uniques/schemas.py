@@ -23,9 +23,8 @@ from uniques.jvm import (
     first_lines,
     java_function,
     make_list,
-    names_of,
     register_function,
-    require_gateway,
+    require_jvm,
     send_class,
 )
 
@@ -51,13 +50,13 @@ def make_decoder(spark: SparkSession, kind: str, schema: Schema, message: str = 
     texts of Protobuf files are serialized descriptors in base64. Raises UsageError, one line, when the schema can't be
     used, or this Spark can't read the format.
     """
-    gateway = require_gateway(spark, f"--format {kind}")
+    jvm = require_jvm(spark, f"--format {kind}")
     try:
         if kind == "avro":
-            check_avro_jar(spark, names_of(gateway))
-            decode = make_avro_decoder(spark, names_of(gateway), schema)
+            check_avro_jar(spark, jvm)
+            decode = make_avro_decoder(spark, jvm, schema)
         else:
-            decode = make_protobuf_decoder(spark, names_of(gateway), schema, message)
+            decode = make_protobuf_decoder(spark, jvm, schema, message)
         # Spark says here what it has against a schema, such as one that contains itself.
         spark.sql("SELECT CAST(NULL AS BINARY) AS value").select(decode(F.col("value"))).schema  # noqa: B018
     except (*JAVA_ERRORS, ValueError) as error:

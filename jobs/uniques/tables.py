@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from uniques.core.sql import quote_name, quote_text
 from uniques.errors import UsageError
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -169,10 +169,10 @@ def make_absolute(spark: SparkSession, path: str) -> str:
     """An absolute path or URL for one that may be relative to the working directory of Spark's default file system."""
     if path.startswith("/") or SCHEME.match(path):
         return path
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         return str(Path(path).absolute())
-    folder = names_of(gateway).org.apache.hadoop.fs.Path(path)
+    folder = jvm.org.apache.hadoop.fs.Path(path)
     system = folder.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
     absolute: str = system.makeQualified(folder).toString()
     return absolute

@@ -10,7 +10,7 @@ import pytest
 from py4j.clientserver import ClientServerConnection
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.listener import StreamingQueryProgress
-from uniques.jvm import JavaNames, gateway_of, list_items, names_of
+from uniques.jvm import JavaNames, gateway_of, jvm_of, list_items, require_jvm
 from uniques.runtime.progress_text import read_progress
 
 if TYPE_CHECKING:
@@ -63,14 +63,15 @@ def test_a_class_is_asked_for_once(spark: SparkSession, questions: list[str]) ->
 
 
 def test_a_class_that_is_not_there_can_not_be_called(spark: SparkSession) -> None:
-    names = names_of(gateway_of(spark))
-    assert names is names_of(gateway_of(spark))
+    names = require_jvm(spark, "the test")
+    is_one = names is jvm_of(spark)
+    assert is_one
     with pytest.raises(TypeError):
         names.java.util.NoSuchThing()
 
 
 def test_the_items_of_a_list_end_without_an_exception(spark: SparkSession, questions: list[str]) -> None:
-    items = names_of(gateway_of(spark)).java.util.ArrayList()
+    items = require_jvm(spark, "the test").java.util.ArrayList()
     for item in ("a", "b"):
         items.add(item)
     questions.clear()

@@ -46,7 +46,7 @@ def location(
         conf.unset(f"fs.viewfs.mounttable.{table}.link./disk")
     else:
         if request.param == CONNECT:
-            monkeypatch.setattr(sidecar, "gateway_of", lambda _spark: None)
+            monkeypatch.setattr(sidecar, "jvm_of", lambda _spark: None)
         yield str(where)
     open_folder.cache_clear()
 

@@ -19,7 +19,7 @@ from uniques.core.counts import make_changes, set_watermark
 from uniques.core.events import accept_events, reject_events
 from uniques.core.observation import observe_events
 from uniques.errors import JobError, UsageError
-from uniques.jvm import gateway_of
+from uniques.jvm import jvm_of
 from uniques.kafka.delivery import AtLeastOnceWriter, TransactionalWriter, Writer
 from uniques.kafka.partitions import TopicEnds
 from uniques.kafka.records import make_reject_records
@@ -55,7 +55,7 @@ def run_stream(
     check_checkpoint(spark, settings, topics)
     for timestamp_type in sorted({topic.timestamp_type or "" for topic in topics.values()}):
         log.info("%s", describe_clock(timestamp_type))
-    if gateway_of(spark) is None:
+    if jvm_of(spark) is None:
         return run_plain_stream(spark, settings, topics, stop)
     ends = TopicEnds(spark, settings.cluster, settings.source.subscription)
     truncation = TruncationCheck(ends)

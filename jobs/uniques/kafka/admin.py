@@ -17,7 +17,7 @@ from py4j.java_gateway import JavaClass
 from py4j.protocol import Py4JError
 
 from uniques.errors import JobError, UsageError
-from uniques.jvm import JavaNames, compile_java, gateway_of, list_items, make_list, names_of
+from uniques.jvm import JavaNames, compile_java, jvm_of, list_items, make_list
 from uniques.kafka.errors import CHECK_TIMEOUTS, describe_missing_right, explain_kafka_error
 from uniques.kafka.topics import check_topic
 
@@ -40,10 +40,10 @@ class JavaClient:
 
     def __init__(self, spark: SparkSession, flag: str) -> None:
         """Finds the client; raises UsageError, one line that names `flag`, when the driver has none."""
-        gateway = gateway_of(spark)
-        if gateway is None:
+        jvm = jvm_of(spark)
+        if jvm is None:
             raise UsageError(f"{flag} needs a classic Spark driver: Spark Connect gives no access to Kafka's client")
-        self._jvm = names_of(gateway)
+        self._jvm = jvm
         self.java: Any = self._jvm.java
         # Databricks has the client under another package name.
         for kafka in (self._jvm.org.apache.kafka, self._jvm.kafkashaded.org.apache.kafka):
@@ -109,7 +109,7 @@ def check_topics(
     returned. Raises JobError with the reason in one line.
     """
     topics = list(dict(rights))
-    if gateway_of(spark) is None:
+    if jvm_of(spark) is None:
         for topic in topics:
             check_topic(spark, cluster, topic)
         return {}
@@ -152,7 +152,7 @@ def list_topics(spark: SparkSession, cluster: KafkaCluster, subscription: Subscr
 
     Without a JVM (Spark Connect) nobody can say for a pattern: none.
     """
-    if subscription.pattern is None or gateway_of(spark) is None:
+    if subscription.pattern is None or jvm_of(spark) is None:
         return subscription.select([])
     client = JavaClient(spark, subscription.flag)
     with open_admin(client, cluster, subscription.text) as admin:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from uniques.errors import UsageError
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -20,13 +20,13 @@ def check_connector(spark: SparkSession) -> None:
 
     Raises UsageError, one line. Checks nothing without a JVM (Spark Connect).
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         return
     # --jars and --packages add to this class loader; py4j's threads use it too.
-    loader = names_of(gateway).java.lang.Thread.currentThread().getContextClassLoader()
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     found = loader.getResource("org/apache/spark/sql/kafka010/KafkaSourceProvider.class")
-    scala = names_of(gateway).scala.util.Properties.versionNumberString()
+    scala = jvm.scala.util.Properties.versionNumberString()
     complaint = describe_mismatch(found and found.toString(), spark.version, scala)
     if complaint:
         raise UsageError(complaint)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -54,13 +54,13 @@ def plan_reading(spark: SparkSession, partitions: int | None, tasks: int | None 
     `tasks` None: one for each core that the executors have now. Where executors come and go, or Python reaches no JVM,
     Spark's own way stays, a task a partition.
     """
-    gateway = gateway_of(spark)
-    if gateway is None or partitions is None:
+    jvm = jvm_of(spark)
+    if jvm is None or partitions is None:
         return Reading(tasks, partitions)
     context = spark.sparkContext
     if tasks is None and context.getConf().get("spark.dynamicAllocation.enabled", "false") != "true":
         tasks = context.defaultParallelism
-    return Reading(tasks, partitions, size_fetches(find_heap_bytes(spark, names_of(gateway)), partitions))
+    return Reading(tasks, partitions, size_fetches(find_heap_bytes(spark, jvm), partitions))
 
 
 def size_fetches(heap_bytes: int, partitions: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 
-from uniques.jvm import compile_java, gateway_of, names_of
+from uniques.jvm import compile_java, jvm_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,10 +36,9 @@ def use_local_files(spark: SparkSession, location: str) -> None:
     without a JVM (Spark Connect), where Hadoop's native library sets the modes, and where the user has chosen a file
     system or a manager of checkpoints.
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         return
-    jvm = names_of(gateway)
     try:
         path = jvm.org.apache.hadoop.fs.Path(location)
         files = path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from py4j.protocol import Py4JError
 
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,9 +60,9 @@ class ConsoleHandler(logging.Handler):
         """Switches to the stderr of spark-submit when that is what started Python, and to JSON when Spark logs it."""
         if spark.conf.get("spark.log.structuredLogging.enabled", "false") == "true":
             self.setFormatter(JsonFormatter())
-        gateway = gateway_of(spark)
-        if gateway is not None and "PYSPARK_GATEWAY_PORT" in os.environ:
-            self._stderr = names_of(gateway).java.lang.System.err
+        jvm = jvm_of(spark)
+        if jvm is not None and "PYSPARK_GATEWAY_PORT" in os.environ:
+            self._stderr = jvm.java.lang.System.err
             self._last_resort = open_parent_stderr()
 
     def complain(self, error: JobError) -> None:

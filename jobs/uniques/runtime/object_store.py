@@ -14,7 +14,7 @@ import logging
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from uniques.jvm import JAVA_ERRORS, first_lines, gateway_of, names_of, send_class
+from uniques.jvm import JAVA_ERRORS, first_lines, jvm_of, send_class
 from uniques.runtime.local_files import MANAGER_SETTING
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def use_store_files(spark: SparkSession, location: str) -> None:
     Call it before the query is made. It lasts for the session. Does nothing without a JVM (Spark Connect), elsewhere
     than on `s3a://`, and where the user has chosen a manager of checkpoints.
     """
-    gateway = gateway_of(spark)
-    if gateway is None or urlsplit(location).scheme != SCHEME or spark.conf.get(MANAGER_SETTING, None) is not None:
+    jvm = jvm_of(spark)
+    if jvm is None or urlsplit(location).scheme != SCHEME or spark.conf.get(MANAGER_SETTING, None) is not None:
         return
     try:
-        send_class(spark, names_of(gateway), SOURCE)
+        send_class(spark, jvm, SOURCE)
         spark.conf.set(MANAGER_SETTING, MANAGER)
     except JAVA_ERRORS as error:
         log.info("checkpoint: Spark copies each file that it writes: %s", first_lines(error))
@@ -52,11 +52,10 @@ def guard_commits(spark: SparkSession, places: Iterable[str]) -> None:
     Call it before anything in their buckets is opened. It lasts for the JVM. Does nothing without a JVM. Says in a line
     where it can't, because two drivers may then lose each other's commits.
     """
-    gateway = gateway_of(spark)
+    jvm = jvm_of(spark)
     buckets = sorted({urlsplit(place).netloc for place in places if urlsplit(place).scheme == SCHEME})
-    if gateway is None or not buckets:
+    if jvm is None or not buckets:
         return
-    jvm = names_of(gateway)
     try:
         send_class(spark, jvm, SOURCE)
         conf = spark._jsparkSession.sessionState().newHadoopConf()

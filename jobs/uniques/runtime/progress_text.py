@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql.streaming.listener import JStreamingQueryListener, QueryProgressEvent, StreamingQueryProgress
 
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -27,9 +27,9 @@ def take_progress_as_text(spark: SparkSession, listener: StreamingQueryListener)
 
     Does nothing under Spark Connect, where progress comes as JSON anyway.
     """
-    gateway = gateway_of(spark)
-    if gateway is not None:
-        wrapper = names_of(gateway).org.apache.spark.sql.streaming.PythonStreamingQueryListenerWrapper
+    jvm = jvm_of(spark)
+    if jvm is not None:
+        wrapper = jvm.org.apache.spark.sql.streaming.PythonStreamingQueryListenerWrapper
         # Where PySpark keeps the Java object of a listener, and looks for it first.
         listener._jlistenerobj = wrapper(TextListener(listener))
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import gateway_of, jvm_of
 from uniques.runtime.session import is_on_databricks
 
 if TYPE_CHECKING:
@@ -34,15 +34,14 @@ class StopSignal:
         """Takes over both signals; call it from the main thread once the session exists."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._requested.set())
-        gateway = gateway_of(spark)
-        if gateway is None or is_on_databricks():
+        jvm = jvm_of(spark)
+        if jvm is None or is_on_databricks():
             return
         from pyspark.java_gateway import ensure_callback_server_started
 
-        ensure_callback_server_started(gateway)  # type: ignore[no-untyped-call]
-        misc = names_of(gateway).sun.misc
+        ensure_callback_server_started(gateway_of(spark))  # type: ignore[no-untyped-call]
         for name in ("INT", "TERM"):
-            misc.Signal.handle(misc.Signal(name), self)
+            jvm.sun.misc.Signal.handle(jvm.sun.misc.Signal(name), self)
 
     def handle(self, _signal: object) -> None:
         """Called from the JVM when a signal reached it."""

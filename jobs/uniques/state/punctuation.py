@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 from uniques.state.hadoop_folder import HadoopFolder
 from uniques.state.sidecar import beside, open_folder
 
@@ -50,10 +50,10 @@ def relocate_punctuation(spark: SparkSession, location: str, query: str) -> None
     Spark keeps the whole path of each file it has read, and refuses one that is not in the folder of the source. Under
     Spark Connect, which gives no access to the JVM, nothing is done.
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         return
-    now = HadoopFolder(spark, names_of(gateway), beside(location, FOLDER)).uri()
+    now = HadoopFolder(spark, jvm, beside(location, FOLDER)).uri()
     sources = f"{query}/sources"
     for source in open_folder(spark, sources).list_names():
         log = open_folder(spark, f"{sources}/{source}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from uniques.jvm import gateway_of, names_of
+from uniques.jvm import jvm_of
 from uniques.state.folder import explain
 from uniques.state.hadoop_folder import HadoopFolder
 from uniques.state.local_folder import LocalFolder
@@ -35,11 +35,11 @@ def open_folder(spark: SparkSession, location: str) -> Folder:
 
     Kept for the next call: with a local folder a call then takes less than a millisecond, plus what the disk takes.
     """
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         return SparkFolder(spark, location)
     with explain(location, "read"):
-        folder = HadoopFolder(spark, names_of(gateway), location)
+        folder = HadoopFolder(spark, jvm, location)
         return LocalFolder(folder.local_path()) if folder.scheme == "file" else folder
 
 
@@ -69,12 +69,12 @@ def read_lines(spark: SparkSession, path: str) -> list[str] | None:
 
 def read_bytes(spark: SparkSession, path: str) -> bytes:
     """The content of a file, compared with its checksum, where there is one; raises what Java or Spark raises."""
-    gateway = gateway_of(spark)
-    if gateway is None:
+    jvm = jvm_of(spark)
+    if jvm is None:
         rows = spark.read.format("binaryFile").load(path).collect()  # none for an empty file
         return bytes(rows[0].content) if rows else b""
     folder, name = split_path(path)
-    return HadoopFolder(spark, names_of(gateway), folder).read_bytes(name)
+    return HadoopFolder(spark, jvm, folder).read_bytes(name)
 
 
 def list_names(spark: SparkSession, path: str) -> list[str]:
