@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from pyspark.sql import Observation
 from support import read_event_table
 from uniques.core.events import REJECT_REASONS, accept_events, parse_events, reject_events
-from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat
+from uniques.core.fields import DEFAULT_SHAPE, EventShape, TimeFormat, parse_fields
 from uniques.core.observation import observe_events
 from uniques.decoder import send_decoder
 from uniques.state.accounting import Accounting
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 T = 1468244384
@@ -281,3 +281,28 @@ def test_arbitrary_bytes_stop_nothing_and_add_up(spark: SparkSession, values: li
 @given(st.lists(documents(), min_size=1, max_size=80))
 def test_arbitrary_json_agrees_with_an_independent_classification(spark: SparkSession, values: list[bytes]) -> None:
     assert run_and_account(spark, list(values)) == [classify(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        DEFAULT_SHAPE,  # nothing but fields of the value
+        EventShape(time_format=TimeFormat("kafka"), users=parse_fields("@key")),  # none of them
+    ],
+)
+def test_no_empty_set_of_columns_is_added(
+    spark: SparkSession, shape: EventShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spark Connect refuses one; its own tests are not part of `make test`."""
+    records = spark.createDataFrame(
+        [(b"k", GOOD, datetime(2016, 7, 11, tzinfo=timezone.utc))], "key BINARY, value BINARY, timestamp TIMESTAMP"
+    )
+    kind = type(records)
+    add = kind.withColumns
+
+    def refuse_nothing(frame: DataFrame, columns: dict[str, Column]) -> DataFrame:
+        assert columns
+        return add(frame, columns)
+
+    monkeypatch.setattr(kind, "withColumns", refuse_nothing)
+    assert parse_events(records, shape=shape).count() == 1

@@ -80,7 +80,7 @@ def parse_events(
         names[field]: F.coalesce(f"decoded.value_{at}", plan.values[field])
         for at, field in enumerate(shape.json_fields)
     }
-    parsed = read_event_time(parsed.withColumns(found), shape, plan.values.get(shape.time))
+    parsed = read_event_time(add_columns(parsed, found), shape, plan.values.get(shape.time))
     parsed = parsed.withColumn("uid_read", find_user([names[field] for field in shape.users]))
     reason = F.when(F.col("is_decoded"), explain_decoded(shape, names)).otherwise(
         explain_parsed(shape, names, text, plan.is_object)
