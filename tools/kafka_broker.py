@@ -26,19 +26,15 @@ import uuid
 from base64 import urlsafe_b64encode
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from kafka_security import LISTENER_PROPERTIES, STORE_PASSWORD, admit_job, make_stores
 from packages import BROKER_JARS
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from servers import Server
 
 START_TIMEOUT_SECONDS = 180.0  # on a busy machine; a broker that ends while it starts is noticed at once
-STOP_TIMEOUT_SECONDS = 20.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # Below the ports that Linux and macOS give to clients. While a server restarts, a client that looks for it could be
 # given the server's own port, connect to itself, and keep the server from coming back.
@@ -112,7 +108,7 @@ def create_topics(
     return created
 
 
-class KafkaBroker:
+class KafkaBroker(Server):
     """One Kafka node, broker and controller; a context manager that starts it and stops it.
 
     `port` 0 takes a free port. `data` None takes a temporary folder, which is removed at the end. After `stop()` or
@@ -120,6 +116,9 @@ class KafkaBroker:
     TLS, SASL/SCRAM and ACLs (`kafka_security`); whoever uses the first listener is a superuser. `heap` is Java's
     `-Xmx`.
     """
+
+    title = "the broker"
+    error = BrokerError
 
     def __init__(self, port: int = 0, data: Path | None = None, secure: bool = False, heap: str = "1g") -> None:
         """Chooses the ports and the folder, and starts nothing yet."""
@@ -130,7 +129,6 @@ class KafkaBroker:
         self._controller_port = find_free_port()
         self._temporary = data is None
         self._folder = data or Path(tempfile.mkdtemp(prefix="kafka-"))
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -149,13 +147,6 @@ class KafkaBroker:
         """The trust store for clients of the secured listener."""
         return self._folder / "tls" / "truststore.p12"
 
-    @property
-    def pid(self) -> int:
-        """Process id of the running broker; raises BrokerError when it does not run."""
-        if self._process is None:
-            raise BrokerError("the broker is not running")
-        return self._process.pid
-
     def start(self) -> None:
         """Starts the broker and returns when it answers; raises BrokerError when it does not."""
         self.launch()
@@ -171,47 +162,16 @@ class KafkaBroker:
         if not (self._folder / "log" / "meta.properties").exists():
             self._format(settings)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [*self._java(f"-Xmx{self._heap}"), "kafka.Kafka", str(settings)],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C must not reach the broker: it is stopped after the job
             )
 
-    def stop(self) -> None:
-        """Lets the broker shut down; does nothing when it does not run."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kills the broker with SIGKILL, like a crash."""
-        self._end(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """Stops the broker's process where it is, like a machine that hangs; `resume` lets it go on."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Lets a paused broker go on."""
-        os.kill(self.pid, signal.SIGCONT)
-
     def create_topic(self, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> None:
         """Creates a topic unless it exists."""
         create_topics(self.bootstrap_servers, {name: partitions}, config)
-
-    def __enter__(self) -> KafkaBroker:
-        """Starts the broker."""
-        try:
-            self.start()
-        except BaseException:
-            self._clean()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the broker and removes its temporary folder."""
-        self._clean()
 
     @property
     def _log(self) -> Path:
@@ -256,7 +216,7 @@ class KafkaBroker:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         while True:
-            process = self._process
+            process = self.process
             if process is None or process.poll() is not None:
                 raise BrokerError(f"Kafka ended while starting; its log: {self._last_words()}")
             try:
@@ -272,19 +232,8 @@ class KafkaBroker:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if " ERROR " in line]
         return lines[-1] if lines else "empty"
 
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        process.send_signal(signal.SIGCONT)  # a paused one would not end by SIGTERM
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Stops it, and removes its temporary folder."""
         self.stop()
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)

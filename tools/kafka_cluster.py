@@ -34,10 +34,9 @@ from kafka_broker import (
     make_cluster_id,
     parse_topic,
 )
+from servers import Started
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from confluent_kafka.admin._metadata import PartitionMetadata
 
 NODES = 3
@@ -82,11 +81,6 @@ class ClusterNode(KafkaBroker):
         """The node as a controller, as `controller.quorum.voters` names it."""
         return f"{self.number}@127.0.0.1:{self._controller_port}"
 
-    @property
-    def is_running(self) -> bool:
-        """Whether its process is there; a paused one is."""
-        return self._process is not None and self._process.poll() is None
-
     def _properties(self) -> str:
         return super()._properties() + PROPERTIES.format(
             number=self.number,
@@ -100,7 +94,7 @@ class ClusterNode(KafkaBroker):
         )
 
 
-class KafkaCluster:
+class KafkaCluster(Started):
     """Three Kafka nodes in one cluster, `nodes` by number; a context manager that starts them and stops them."""
 
     def __init__(self) -> None:
@@ -174,21 +168,6 @@ class KafkaCluster:
                 f"{topic} in sync on all nodes",
             )
 
-    def __enter__(self) -> KafkaCluster:
-        """Starts the cluster."""
-        try:
-            self.start()
-        except BaseException:
-            self._clean()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the nodes and removes their folder."""
-        self._clean()
-
     def _wait(self, condition: Any, what: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
@@ -199,7 +178,8 @@ class KafkaCluster:
                 raise BrokerError(f"waited {START_TIMEOUT_SECONDS:.0f} s in vain for {what}")
             time.sleep(0.2)
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Stops the nodes, and removes their folder."""
         # Killed: nodes that stop one after the other wait for a quorum that is gone.
         for node in self.nodes.values():
             node.kill()

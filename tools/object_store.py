@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import signal
@@ -25,17 +24,15 @@ import tempfile
 import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from go_programs import find_go, run_go
 from install_spark import fetch_jars
 from kafka_broker import find_free_port
 from packages import S3A_JARS, S3A_PACKAGE, STORE_BINARY, STORE_MODULE, STORE_SUM
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from servers import Server
 
 START_TIMEOUT_SECONDS = 120.0
-STOP_TIMEOUT_SECONDS = 20.0
 # Made up: the store listens on 127.0.0.1 only.
 ACCESS_KEY, SECRET_KEY = "made-up-access-key", "made-up-secret-key"
 REGION = "us-east-1"
@@ -64,12 +61,15 @@ class Request(NamedTuple):
     status: int
 
 
-class ObjectStore:
+class ObjectStore(Server):
     """One SeaweedFS process with an S3 endpoint; a context manager that starts it and stops it.
 
     `port` 0 takes a free port. `data` None takes a temporary folder, which is removed at the end. After `stop()` or
     `kill()` the store may `start()` again, with the same ports and data. `pause()` lets it hang until `resume()`.
     """
+
+    title = "the store"
+    error = StoreError
 
     def __init__(self, port: int = 0, data: Path | None = None) -> None:
         """Chooses the ports and the folder, and starts nothing yet."""
@@ -78,19 +78,11 @@ class ObjectStore:
         self._grpc_ports = {name: find_free_port() for name in ("master", "volume", "filer", "s3")}
         self._temporary = data is None
         self._folder = data or Path(tempfile.mkdtemp(prefix="store-"))
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
         """The address for clients, `http://host:port`."""
         return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """Process id of the running store; raises StoreError when it does not run."""
-        if self._process is None:
-            raise StoreError("the store is not running")
-        return self._process.pid
 
     def spark_settings(self) -> dict[str, str]:
         """What Spark needs to reach it as `s3a://`, but for the jars."""
@@ -121,7 +113,7 @@ class ObjectStore:
         identities = self._folder / "identities.json"
         identities.write_text(json.dumps(IDENTITIES))
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [str(STORE_BINARY), *self._flags(data, identities)],
                 stdout=log,
                 stderr=log,
@@ -129,22 +121,6 @@ class ObjectStore:
                 start_new_session=True,  # Ctrl-C must not reach the store: it is stopped after the jobs
             )
         self._wait_until_ready()
-
-    def stop(self) -> None:
-        """Lets the store shut down; does nothing when it does not run."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kills the store with SIGKILL, like a crash."""
-        self._end(signal.SIGKILL)
-
-    def pause(self) -> None:
-        """Lets it accept connections and answer nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Lets it go on after `pause`."""
-        os.kill(self.pid, signal.SIGCONT)
 
     def create_bucket(self, name: str) -> None:
         """Creates a bucket; one that is there is no error. Raises StoreError when the store refuses."""
@@ -177,21 +153,6 @@ class ObjectStore:
         found = (REQUEST.search(line) for line in self._log.read_text(errors="replace").splitlines())
         return [read_request(*match.groups()) for match in found if match]
 
-    def __enter__(self) -> ObjectStore:
-        """Starts the store."""
-        try:
-            self.start()
-        except BaseException:
-            self._clean()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the store and removes its temporary folder."""
-        self._clean()
-
     @property
     def _log(self) -> Path:
         return self._folder / "store.log"
@@ -215,7 +176,7 @@ class ObjectStore:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
-            process = self._process
+            process = self.process
             if process is None or process.poll() is not None:
                 raise StoreError(f"SeaweedFS ended while starting; its log: {self._last_words()}")
             if self._is_ready():
@@ -237,19 +198,8 @@ class ObjectStore:
         lines = self._log.read_text(errors="replace").splitlines()
         return lines[-1] if lines else "empty"
 
-    def _end(self, how: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(how)
-        try:
-            process.wait(STOP_TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Stops it, and removes its temporary folder."""
         if not self._temporary:
             self.stop()
             return
@@ -276,14 +226,6 @@ def read_request(method: str, path: str, status: str) -> Request:
     return Request("LIST" if method == "GET" and not key else method, key, int(status))
 
 
-def find_go() -> str:
-    """The path of Go; raises StoreError when there is none."""
-    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if found is None:
-        raise StoreError("Go is not there, which builds the object store: install Go 1.26 or newer (https://go.dev/dl)")
-    return found
-
-
 def build() -> None:
     """Builds SeaweedFS into the cache folder, unless it is there; raises StoreError when Go is missing or refuses.
 
@@ -292,26 +234,19 @@ def build() -> None:
     """
     if STORE_BINARY.exists():
         return
-    go = find_go()
+    go = find_go("the object store", "1.26", StoreError)
     print(f"object store: building SeaweedFS, {STORE_MODULE} (a large program: ten minutes)", flush=True)
     with tempfile.TemporaryDirectory(prefix="store-") as scratch:
-        module = json.loads(run_go(go, "mod", "download", "-json", STORE_MODULE, folder=Path(scratch)))
+        module = json.loads(
+            run_go(go, "mod", "download", "-json", STORE_MODULE, error=StoreError, folder=Path(scratch))
+        )
     if module["Sum"] != STORE_SUM:
         raise StoreError(f"{STORE_MODULE} has the sum {module['Sum']}, but tools/packages.py says {STORE_SUM}")
     STORE_BINARY.parent.mkdir(parents=True, exist_ok=True)
     fresh = STORE_BINARY.with_suffix(".new")
     flags = ["-trimpath", "-ldflags=-s -w", "-o", str(fresh)]
-    run_go(go, "build", *flags, "./weed", folder=Path(module["Dir"]))
+    run_go(go, "build", *flags, "./weed", error=StoreError, folder=Path(module["Dir"]))
     fresh.rename(STORE_BINARY)
-
-
-def run_go(go: str, *arguments: str, folder: Path) -> str:
-    """What a command of Go's prints; raises StoreError with the last line of what it says when it fails."""
-    done = subprocess.run([go, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [done.stdout.strip() or "it printed nothing"]
-        raise StoreError(f"go {' '.join(arguments[:2])} failed: {said[-1]}")
-    return done.stdout
 
 
 def run_in_foreground(port: int, data: Path | None, buckets: list[str]) -> None:

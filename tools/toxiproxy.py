@@ -11,24 +11,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from go_programs import find_go, run_go
 from kafka_broker import find_free_port
 from packages import CACHE
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from servers import Server
 
 VERSION = "v2.12.0"
 MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{VERSION}"
 FOLDER = CACHE / f"toxiproxy-{VERSION}"
-BUILD_SECONDS = 600
 START_SECONDS = 30.0
 NAME = "server"  # of the one proxy that an instance has
 STREAMS = ("upstream", "downstream")  # from the client to the server, and back
@@ -43,35 +39,23 @@ def install_toxiproxy() -> str:
     program = FOLDER / "server"
     if program.exists():
         return str(program)
-    if shutil.which("go") is None:
-        raise ToxiproxyError("Toxiproxy is built with Go, which is not on PATH: install Go 1.23 or newer")
-    environment = {"GOMAXPROCS": "1", **os.environ, "GOBIN": str(FOLDER)}
-    try:
-        built = subprocess.run(
-            ["go", "install", MODULE],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BUILD_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToxiproxyError(f"go install {MODULE} took longer than {BUILD_SECONDS} s") from error
-    if built.returncode != 0:
-        said = built.stderr.strip().splitlines() or ["it printed nothing"]
-        raise ToxiproxyError(f"go install {MODULE} failed: {said[-1]}")
+    go = find_go("Toxiproxy", "1.23", ToxiproxyError)
+    environment = {"GOMAXPROCS": os.environ.get("GOMAXPROCS", "1"), "GOBIN": str(FOLDER)}
+    run_go(go, "install", MODULE, error=ToxiproxyError, environment=environment)
     return str(program)
 
 
-class Toxiproxy:
+class Toxiproxy(Server):
     """A proxy from a port to another one, both on 127.0.0.1; a context manager that starts it and stops it."""
+
+    title = "Toxiproxy"
+    error = ToxiproxyError
 
     def __init__(self, listen: int, upstream: int, seed: int = 1) -> None:
         """Builds Toxiproxy when it is not there; starts nothing yet. `seed` draws which connections are hit."""
         self._program = install_toxiproxy()
         self._listen, self._upstream, self._seed = listen, upstream, seed
         self._port = find_free_port()
-        self._process: subprocess.Popen[bytes] | None = None
 
     def add(self, kind: str, toxicity: float = 1.0, streams: tuple[str, ...] = STREAMS, **attributes: int) -> None:
         """Adds a fault of that kind to both directions; `toxicity` is the share of connections that it hits."""
@@ -107,39 +91,32 @@ class Toxiproxy:
 
     def part(self) -> None:
         """Lets nothing through any more, and closes nothing; what was sent is there when `heal` is called."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGSTOP)
+        if self.is_running:
+            self.pause()
 
     def heal(self) -> None:
         """Ends `part`."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
+        if self.is_running:
+            self.resume()
 
-    def __enter__(self) -> Toxiproxy:
-        """Starts it."""
+    def start(self) -> None:
+        """Starts it with its one proxy; raises ToxiproxyError when it does not answer."""
         command = [self._program, "-host", "127.0.0.1", "-port", str(self._port), "-seed", str(self._seed)]
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        try:
-            self._wait_until_ready()
-            proxy = {
-                "name": NAME,
-                "listen": f"127.0.0.1:{self._listen}",
-                "upstream": f"127.0.0.1:{self._upstream}",
-                "enabled": True,
-            }
-            self._ask("POST", "proxies", proxy)
-        except BaseException:
-            self._end()
-            raise
-        return self
+        self._wait_until_ready()
+        proxy = {
+            "name": NAME,
+            "listen": f"127.0.0.1:{self._listen}",
+            "upstream": f"127.0.0.1:{self._upstream}",
+            "enabled": True,
+        }
+        self._ask("POST", "proxies", proxy)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def clean(self) -> None:
         """Stops it."""
-        self._end()
+        self.kill()
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -162,9 +139,3 @@ class Toxiproxy:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             text = answer.read()
         return json.loads(text) if text else None
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()

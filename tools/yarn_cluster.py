@@ -17,15 +17,13 @@ import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.sax.saxutils import escape
 
 from install_spark import fetch_jars
 from kafka_broker import find_free_port
 from packages import YARN_JARS, YARN_PACKAGES
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from servers import Started
 
 START_TIMEOUT_SECONDS = 180.0
 RESOURCE_MANAGER = "org.apache.hadoop.yarn.server.resourcemanager.ResourceManager"
@@ -43,7 +41,7 @@ class YarnError(Exception):
     """YARN can't be started, or is not ready in time; the message is one line."""
 
 
-class YarnCluster:
+class YarnCluster(Started):
     """A ResourceManager and a NodeManager; a context manager that starts both, and stops them and their containers.
 
     Everything is in `folder`. `settings` are added to yarn-site.xml.
@@ -180,7 +178,7 @@ class YarnCluster:
             raise YarnError(f"{program} {' '.join(arguments)}: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
         return done.stdout
 
-    def stop(self) -> None:
+    def clean(self) -> None:
         """Stops both, and what still runs in containers."""
         for process in reversed(self._processes):
             process.terminate()
@@ -194,18 +192,3 @@ class YarnCluster:
         for pid in self.find_containers():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def __enter__(self) -> YarnCluster:
-        """Starts."""
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops."""
-        self.stop()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faults import Job, Stream, write_json
+from faults import Job, Stream, make_jobs, write_json
 from kafka_broker import KafkaBroker
 from kafka_cluster import KafkaCluster
 from machine import describe_machine
@@ -97,18 +97,9 @@ def good_network(network: dict[int, Toxiproxy]) -> Iterator[dict[int, Toxiproxy]
 
 @pytest.fixture
 def setting(broker: KafkaBroker, tmp_path: Path, seed: int) -> Iterator[Callable[..., tuple[Stream, Job]]]:
-    """Makes a stream into a new topic `NAME-in`, and a job from there to `NAME-out`, which is killed at the end."""
-    jobs = []
-
-    def make(name: str, *flags: str) -> tuple[Stream, Job]:
-        broker.create_topic(f"{name}-in", 2)
-        broker.create_topic(f"{name}-out")
-        jobs.append(Job(broker, tmp_path, f"{name}-in", f"{name}-out", *flags))
-        return Stream(broker, f"{name}-in", seed), jobs[-1]
-
-    yield make
-    for job in jobs:
-        job.kill()
+    """See `make_jobs`."""
+    with make_jobs(broker, tmp_path, seed) as make:
+        yield make
 
 
 @pytest.fixture
@@ -116,17 +107,8 @@ def cluster_setting(
     whole_cluster: KafkaCluster, tmp_path: Path, seed: int
 ) -> Iterator[Callable[..., tuple[Stream, Job]]]:
     """The same on the cluster."""
-    jobs = []
-
-    def make(name: str, *flags: str) -> tuple[Stream, Job]:
-        whole_cluster.create_topic(f"{name}-in", 2)
-        whole_cluster.create_topic(f"{name}-out")
-        jobs.append(Job(whole_cluster, tmp_path, f"{name}-in", f"{name}-out", *flags))
-        return Stream(whole_cluster, f"{name}-in", seed), jobs[-1]
-
-    yield make
-    for job in jobs:
-        job.kill()
+    with make_jobs(whole_cluster, tmp_path, seed) as make:
+        yield make
 
 
 @pytest.fixture

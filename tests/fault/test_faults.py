@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
-from faults import Job, Stream, compare_with_exact, wait_until
+from faults import Job, Stream, compare_with_exact, take_over, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -244,21 +244,6 @@ def test_a_second_instance_on_the_checkpoint(
     (tmp_path / "newer").mkdir()
     flags = (*FLAGS, "--idle-timeout", "off", "--checkpoint-location", str(older.checkpoint))
     newer = Job(broker, tmp_path / "newer", older.source, older.sink, *flags)
-    try:
-        with stream:
-            older.start()
-            older.wait_for_batches(3)
-            newer.start()
-            assert older.wait() in (1, 2)
-            line = older.error()
-            # Both may plan the same batch, and Spark lets one of them; the other is fenced off or told.
-            assert "another instance" in line
-            wait_until(lambda: len(newer.batches()) >= 3 or newer.status() is not None, 300)
-            if newer.status() is not None:
-                assert "another instance" in newer.error()
-                newer.start()
-                newer.wait_for_batches(3)
-    finally:
-        newer.kill()
+    line = take_over(stream, older, newer)
     check(broker, stream, newer)
     report("a second instance on the same checkpoint", "the older one ends, the newer goes on", ended_with=line)

@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import Job, Stream
+from faults import make_jobs
 from kafka_broker import KafkaBroker
 from object_store import ObjectStore
 from store_flags import BUCKET, submit_flags
@@ -14,6 +14,8 @@ from store_flags import BUCKET, submit_flags
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from faults import Job, Stream
 
 
 @pytest.fixture(scope="session")
@@ -47,16 +49,10 @@ def prefix() -> str:
 @pytest.fixture
 def setting(broker: KafkaBroker, tmp_path: Path, prefix: str) -> Iterator[Callable[..., tuple[Stream, Job]]]:
     """Makes a stream into a new topic, and a job from there with its checkpoint in a store; killed at the end."""
-    jobs = []
+    with make_jobs(broker, tmp_path, seed=1) as make:
 
-    def make(store: ObjectStore, *flags: str) -> tuple[Stream, Job]:
-        broker.create_topic(f"{prefix}-in", 2)
-        broker.create_topic(f"{prefix}-out")
-        flags = ("--checkpoint-location", f"s3a://{BUCKET}/{prefix}/checkpoint", *flags)
-        submit = submit_flags(store)
-        jobs.append(Job(broker, tmp_path, f"{prefix}-in", f"{prefix}-out", *flags, submit=submit))
-        return Stream(broker, f"{prefix}-in", 1), jobs[-1]
+        def make_there(store: ObjectStore, *flags: str) -> tuple[Stream, Job]:
+            checkpoint = f"s3a://{BUCKET}/{prefix}/checkpoint"
+            return make(prefix, "--checkpoint-location", checkpoint, *flags, submit=submit_flags(store))
 
-    yield make
-    for job in jobs:
-        job.kill()
+        yield make_there

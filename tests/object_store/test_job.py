@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from faults import Job, Stream, compare_with_exact, wait_until
+from faults import Job, Stream, compare_with_exact, take_over, wait_until
 from store_flags import BUCKET, submit_flags
 from support import ROOT, SPARK_SUBMIT, plain_environment
 
@@ -89,20 +89,7 @@ def test_a_second_instance_on_the_checkpoint(
     (tmp_path / "newer").mkdir()
     newer = Job(broker, tmp_path / "newer", older.source, older.sink, *EXACT, submit=older.submit)
     newer.flags += ["--checkpoint-location", f"s3a://{BUCKET}/{prefix}/checkpoint", "--idle-timeout", "off"]
-    try:
-        with stream:
-            older.start()
-            older.wait_for_batches(3)
-            newer.start()
-            assert older.wait() in (1, 2)
-            assert "another instance" in older.error()
-            wait_until(lambda: len(newer.batches()) >= 3 or newer.status() is not None, 300)
-            if newer.status() is not None:
-                assert "another instance" in newer.error()
-                newer.start()
-                newer.wait_for_batches(3)
-    finally:
-        newer.kill()
+    take_over(stream, older, newer)
     check(broker, stream, newer)
 
 

@@ -42,14 +42,14 @@ def test_a_line_of_the_log_is_read_and_others_are_not() -> None:
 
 def test_go_that_is_missing_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "STORE_BINARY", tmp_path / "weed")
-    monkeypatch.setattr("object_store.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("go_programs.shutil.which", lambda *_, **__: None)
     with pytest.raises(StoreError, match=r"^Go is not there, which builds the object store: install Go 1\.26 or newer"):
         object_store.build()
 
 
 def test_another_module_than_the_pinned_one_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "STORE_BINARY", tmp_path / "weed")
-    monkeypatch.setattr(object_store, "find_go", lambda: "go")
+    monkeypatch.setattr(object_store, "find_go", lambda *_: "go")
     monkeypatch.setattr(object_store, "run_go", lambda *_, **__: '{"Sum": "h1:other", "Dir": "/nowhere"}')
     with pytest.raises(StoreError, match=r"has the sum h1:other, but tools/packages\.py says h1:LOYZ"):
         object_store.build()
