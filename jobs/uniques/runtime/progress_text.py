@@ -1,7 +1,7 @@
 """The progress of a query as one text from the JVM.
 
-PySpark asks the JVM for a progress value by value: 400 questions a batch and listener, and each list ends with a Java
-exception that costs 40 more. With small batches that is a third of the CPU time. Spark can write the same as JSON.
+PySpark asks the JVM for a progress value by value, for each listener, and each list ends with a Java exception, which
+costs as much again (see `jvm.list_items`). Spark can write the same as JSON.
 """
 
 from __future__ import annotations
